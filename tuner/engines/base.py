@@ -1,0 +1,90 @@
+"""The contract of an engine: the serving software, its flags, readiness, metrics and error texts. Knows nothing of where it runs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from tuner.errors import TrialFailure
+from tuner.launch import Configuration, Endpoint, ExitStatus, LaunchSpec, Value
+
+
+class Engine(ABC):
+    """Turns a configuration into a launch spec, and reads a running or dead server of its kind.
+
+    Implementations pass `tests/conformance/engine.py`. They never import Optuna, Docker or Kubernetes.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def parameters(self) -> frozenset[str] | None:
+        """The names that a configuration may hold, or None where the engine's own command line is the only judge."""
+
+    @property
+    @abstractmethod
+    def defaults(self) -> Mapping[str, Value]:
+        """What the engine does when a parameter is not given, for those parameters whose default is a fixed value."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Makes ready, once per study, what every launch needs (model files, tokenizer).
+
+        Raises:
+            Systemic: the model cannot be had.
+            NotReadyError: a package or program that the engine needs is missing; names the fix.
+        """
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> str:
+        """Directory or hub id of the tokenizer for the load generator. Valid after `prepare`."""
+
+    @abstractmethod
+    def launch(self, configuration: Configuration, token: str) -> LaunchSpec:
+        """The server that `configuration` describes; an empty one launches the engine's own defaults.
+
+        Args:
+            configuration: Values for some of `parameters`.
+            token: A word unique to the deployment (letters, digits, `-`); where possible it goes into `served_model`.
+
+        Raises:
+            Infeasible: the configuration contradicts itself and would certainly be refused.
+        """
+
+    @abstractmethod
+    def ready(self, endpoint: Endpoint) -> bool:
+        """Asks once, within about a second, whether the server answers requests under the expected model name. Never raises."""
+
+    @abstractmethod
+    def effective(self, endpoint: Endpoint) -> Mapping[str, Value]:
+        """The parameter values the running server says it uses; empty where it cannot be asked. Never raises."""
+
+    @abstractmethod
+    def version(self, endpoint: Endpoint) -> str:
+        """The engine's version as the running server, or else the installed package, tells it; `"unknown"` otherwise. Never raises."""
+
+    @abstractmethod
+    def flush_cache(self, endpoint: Endpoint) -> bool:
+        """Drops the prompt cache between load levels. False when the engine cannot. Never raises."""
+
+    @abstractmethod
+    def diagnose(self, status: ExitStatus) -> TrialFailure:
+        """Tells from a dead server's exit and log which kind of failure it was, and says the cause and the remedy in one line."""
+
+    def launch_command(self, configuration: Configuration) -> list[str]:
+        """The command line a user would type to serve this configuration, on the engine's usual port."""
+        return self.launch(configuration, "").bound("127.0.0.1", 8000)
+
+    def describe(self) -> Mapping[str, str]:
+        """Facts for the study's record, such as the model's path and digest. Short scalars, no secrets."""
+        return {}
+
+
+def existing_path(model: str) -> Path | None:
+    """`model` as a path when it names a file or directory of this host, None when it reads like a hub id."""
+    path = Path(model).expanduser()
+    return path.resolve() if path.exists() else None
