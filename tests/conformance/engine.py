@@ -1,0 +1,182 @@
+"""What every engine must do, as abstract test classes: inherit them and provide the fixture `engine`."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from tests.engines.fake_server import FakeServer, Reply
+from tests.engines.serving import complete, running
+from tuner.engines.base import Engine
+from tuner.errors import Infeasible, Systemic, Transient, TrialFailure
+from tuner.launch import Configuration, Endpoint, ExitStatus
+
+SECRET = "hf_conformanceSecret"
+
+LOGS = {
+    "empty": "",
+    "no error in it": "INFO starting\nINFO loading weights\n",
+    "binary": "\x00\x01\ufffd\n",
+    "one very long line": "x" * 100_000,
+    "a traceback": 'Traceback (most recent call last):\n  File "a.py", line 1, in b\n    c()\nRuntimeError: the real cause\n',
+}
+
+
+class EngineConformance:
+    """Needs no running server."""
+
+    refused: ClassVar[Configuration]
+    """A configuration that the engine would certainly refuse."""
+
+    @pytest.fixture
+    def engine(self) -> Engine:
+        raise NotImplementedError
+
+    def test_an_empty_configuration_launches(self, engine: Engine) -> None:
+        spec = engine.launch({}, "tok3n")
+        assert all(isinstance(word, str) and word for word in spec.argv)
+        assert "{host}" in spec.argv
+        assert "{port}" in spec.argv
+        assert spec.ready_timeout_s > 0
+        assert spec.gpus >= 0
+
+    def test_the_backends_address_is_bound(self, engine: Engine) -> None:
+        words = engine.launch({}, "tok3n").bound("127.0.0.1", 4711)
+        assert "127.0.0.1" in words
+        assert "4711" in words
+        assert not any("{host}" in word or "{port}" in word for word in words)
+
+    def test_served_model_is_unique_to_the_deployment(self, engine: Engine) -> None:
+        spec = engine.launch({}, "tok3n")
+        assert "tok3n" in spec.served_model
+        assert spec.served_model in spec.argv
+        assert engine.launch({}, "other").served_model != spec.served_model
+
+    def test_launch_is_deterministic(self, engine: Engine) -> None:
+        assert engine.launch(engine.defaults, "t") == engine.launch(engine.defaults, "t")
+
+    def test_defaults_are_parameters_and_accepted(self, engine: Engine) -> None:
+        assert engine.parameters is None or engine.parameters >= set(engine.defaults)
+        assert engine.launch(engine.defaults, "t").gpus == engine.launch({}, "t").gpus
+
+    def test_a_configuration_that_contradicts_itself_is_infeasible(self, engine: Engine) -> None:
+        with pytest.raises(Infeasible) as caught:
+            engine.launch(self.refused, "t")
+        assert_one_line(caught.value)
+
+    def test_secrets_stay_out_of_the_command_line(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HF_TOKEN", SECRET)
+        spec = engine.launch({}, "t")
+        assert SECRET not in str(dataclasses.replace(spec, env={}))
+        assert SECRET not in str(engine.describe())
+        assert SECRET not in " ".join(engine.launch_command({}))
+
+    def test_launch_command_can_be_pasted(self, engine: Engine) -> None:
+        command = engine.launch_command(engine.defaults)
+        assert "8000" in command
+        assert not any("{" in word or word.endswith("-") for word in command)
+
+    def test_describe_is_short(self, engine: Engine) -> None:
+        assert all(isinstance(value, str) and "\n" not in value and len(value) < 1000 for value in engine.describe().values())
+
+    def test_nobody_at_the_endpoint(self, engine: Engine) -> None:
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            self.assert_silent(engine, Endpoint(f"http://127.0.0.1:{bound.getsockname()[1]}", "m"))
+
+    def test_a_server_that_never_answers(self, engine: Engine) -> None:
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            began = time.monotonic()
+            assert not engine.ready(Endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}", "m"))
+            assert time.monotonic() - began < 30
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            Reply("", 503),
+            Reply(b"not json"),
+            Reply([]),
+            Reply({"data": None}),
+            Reply({"data": ["m"]}),
+            Reply(None),
+            Reply({"ui_settings": [], "internal_states": 1}),
+        ],
+    )
+    def test_a_stranger_at_the_endpoint(self, engine: Engine, fake_server: FakeServer, reply: Reply) -> None:
+        for path in ("/v1/models", "/health", "/props", "/slots", "/server_info", "/version"):
+            fake_server.routes[f"GET {path}"] = reply
+        self.assert_silent(engine, Endpoint(fake_server.url, "m"))
+
+    def test_ready_only_under_the_expected_name(self, engine: Engine, fake_server: FakeServer) -> None:
+        fake_server.routes["GET /v1/models"] = Reply({"object": "list", "data": [{"id": "mine", "object": "model"}]})
+        fake_server.routes["GET /health"] = Reply({"status": "ok"})
+        assert engine.ready(Endpoint(fake_server.url, "mine"))
+        assert not engine.ready(Endpoint(fake_server.url, "other"))
+
+    @pytest.mark.parametrize("log", LOGS.values(), ids=LOGS.keys())
+    @pytest.mark.parametrize("code", [None, 0, 1, 2, 134, 137, 139, 143])
+    @pytest.mark.parametrize("oom_killed", [False, True])
+    def test_every_end_has_a_diagnosis(self, engine: Engine, code: int | None, oom_killed: bool, log: str) -> None:
+        failure = engine.diagnose(ExitStatus(code, oom_killed, log))
+        assert isinstance(failure, Infeasible | Transient | Systemic)
+        assert failure.detail == log
+        assert_one_line(failure)
+
+    def test_memory_that_ran_out_is_the_configurations_fault(self, engine: Engine) -> None:
+        assert isinstance(engine.diagnose(ExitStatus(137, oom_killed=True)), Infeasible)
+
+    def test_a_kill_without_a_reason_is_nobodys_fault(self, engine: Engine) -> None:
+        assert isinstance(engine.diagnose(ExitStatus(137)), Transient)
+
+    def test_a_taken_port_is_nobodys_fault(self, engine: Engine) -> None:
+        log = "ERROR: [Errno 98] error while attempting to bind on address ('127.0.0.1', 8000): address already in use"
+        assert isinstance(engine.diagnose(ExitStatus(1, log_tail=log)), Transient)
+
+    def test_the_root_cause_is_quoted(self, engine: Engine) -> None:
+        assert "the real cause" in engine.diagnose(ExitStatus(1, log_tail=LOGS["a traceback"])).reason
+
+    def assert_silent(self, engine: Engine, endpoint: Endpoint) -> None:
+        assert not engine.ready(endpoint)
+        assert engine.effective(endpoint) == {}
+        assert engine.version(endpoint)
+        assert not engine.flush_cache(endpoint)
+
+
+@pytest.mark.slow
+class ServedEngineConformance:
+    """Needs an engine that can run here."""
+
+    @pytest.fixture
+    def engine(self) -> Engine:
+        raise NotImplementedError
+
+    def test_the_default_launch_uses_the_defaults(self, engine: Engine, tmp_path: Path) -> None:
+        with running(engine, {}, tmp_path / "log") as endpoint:
+            effective = engine.effective(endpoint)
+            assert {name: effective.get(name) for name in engine.defaults} == dict(engine.defaults)
+
+    def test_ready_only_under_the_expected_name(self, engine: Engine, tmp_path: Path) -> None:
+        with running(engine, {}, tmp_path / "log") as endpoint:
+            assert engine.ready(endpoint)
+            assert not engine.ready(dataclasses.replace(endpoint, model="another"))
+
+    def test_it_answers_as_soon_as_it_is_ready(self, engine: Engine, tmp_path: Path) -> None:
+        with running(engine, {}, tmp_path / "log") as endpoint:
+            assert complete(endpoint, "Hello", max_tokens=3)["usage"]["completion_tokens"] == 3
+
+    def test_version_is_known(self, engine: Engine, tmp_path: Path) -> None:
+        with running(engine, {}, tmp_path / "log") as endpoint:
+            assert engine.version(endpoint) != "unknown"
+
+
+def assert_one_line(failure: TrialFailure) -> None:
+    assert failure.reason
+    assert "\n" not in failure.reason
+    assert len(failure.reason) < 600

@@ -1,0 +1,27 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.engines.fake_server import FakeServer
+from tuner.engines.llamacpp import LlamaCpp
+
+
+@pytest.fixture(scope="session")
+def nano_engine(tmp_path_factory: pytest.TempPathFactory) -> LlamaCpp:
+    """A prepared llama.cpp engine with the smallest random-weight model, built in this session's own cache."""
+    pytest.importorskip("xllamacpp")
+    engine = LlamaCpp(model="nano")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        engine.prepare()
+    return engine
+
+
+@pytest.fixture
+def fake_server() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        yield server

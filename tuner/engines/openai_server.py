@@ -1,0 +1,87 @@
+"""What all supported engines have in common: an OpenAI-compatible HTTP server whose flags follow from parameter names."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from tuner.engines.base import Engine
+from tuner.engines.failure_texts import FailureText, diagnose
+from tuner.errors import TrialFailure
+from tuner.launch import Endpoint, ExitStatus, Value
+
+ASK_TIMEOUT_S = 1.0
+
+# A proxy of the user's environment must not stand between tuner and a server on this host.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class OpenAIServer(Engine):
+    """An engine that answers `/v1/models`, and whose failures are told by a table of texts."""
+
+    failure_texts: ClassVar[Sequence[FailureText]]
+
+    def ready(self, endpoint: Endpoint) -> bool:
+        return any(inside(model, "id") == endpoint.model for model in served_models(endpoint))
+
+    def diagnose(self, status: ExitStatus) -> TrialFailure:
+        return diagnose(status, self.failure_texts)
+
+
+def served_name(model: str, token: str) -> str:
+    """The name a deployment serves `model` under: the model's own, and `token` where one is given."""
+    short = model.rstrip("/").rpartition("/")[2]
+    return f"{short}-{token}" if token else model
+
+
+def ask(endpoint: Endpoint, path: str, timeout_s: float = ASK_TIMEOUT_S) -> Any:
+    """The JSON that a GET of `path` returns, or None when there is none for whatever reason."""
+    try:
+        return json.loads(_exchange(urllib.request.Request(endpoint.url + path), timeout_s))
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+
+
+def post(endpoint: Endpoint, path: str, timeout_s: float = 10.0) -> bool:
+    """Whether a POST of `path` without a body succeeds."""
+    try:
+        _exchange(urllib.request.Request(endpoint.url + path, data=b"", method="POST"), timeout_s)
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+    return True
+
+
+def _exchange(request: urllib.request.Request, timeout_s: float) -> bytes:
+    """The body of a successful reply. The timeout holds for the whole exchange, not for each read: a server may trickle."""
+    deadline = time.monotonic() + timeout_s
+    body = b""
+    with _OPENER.open(request, timeout=timeout_s) as reply:
+        while chunk := reply.read1(1 << 16):
+            body += chunk
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no whole reply within {timeout_s:g} s")
+    return body
+
+
+def served_models(endpoint: Endpoint) -> list[Any]:
+    """The entries of `/v1/models`."""
+    data = inside(ask(endpoint, "/v1/models"), "data")
+    return data if isinstance(data, list) else []
+
+
+def inside(reply: Any, *path: str) -> Any:
+    """What `reply` holds under nested keys, or None: a reply may come from a stranger or another version."""
+    for key in path:
+        reply = reply.get(key) if isinstance(reply, dict) else None
+    return reply
+
+
+def scalars(reply: Any, names: Iterable[str]) -> dict[str, Value]:
+    """Those of `names` that `reply` holds as scalars."""
+    found = {name: inside(reply, name) for name in names}
+    return {name: value for name, value in found.items() if isinstance(value, bool | int | float | str)}
