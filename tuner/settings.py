@@ -1,0 +1,323 @@
+"""Settings: one validated, frozen object built from the composed configuration. What cannot run is refused here, in one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from tuner.benchmark.measurement import METRICS, RATES, TIMINGS
+from tuner.benchmark.scenario import Scenario
+from tuner.errors import ConfigError
+from tuner.explain import NOT_GLOBAL, nearest, one_line, show
+from tuner.space import Space
+from tuner.space_settings import check_encodable, read_space
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _as_mapping(value: Any) -> Any:
+    return {} if value is None else value
+
+
+Text = Annotated[str, Field(min_length=1)]
+Args = Annotated[Mapping[str, StrictBool | StrictInt | StrictFloat | StrictStr], BeforeValidator(_as_mapping)]
+
+
+class LlamaCppSettings(_Section):
+    """The embedded CPU engine.
+
+    Attributes:
+        model: `nano` or `micro` (random weights, made on first use), or the path of a GGUF file.
+        tokenizer: Folder with a Hugging Face tokenizer; by default it is read from the GGUF.
+        args: Further parameters of every launch, the default's too.
+        ready_timeout_s: Seconds from start to readiness.
+    """
+
+    name: Literal["llamacpp"]
+    model: Text
+    tokenizer: Text | None = None
+    args: Args = {}
+    ready_timeout_s: PositiveFloat = 60.0
+
+
+class GpuEngineSettings(_Section):
+    """SGLang or vLLM.
+
+    Attributes:
+        model: Hugging Face hub id or local directory.
+        executable: First words of the command line, where the engine runs as a process of this host.
+        image: Container image, where it runs in a container.
+        tokenizer: Hub id or folder of the tokenizer; by default the model's own.
+        args: Further flags of every launch, the default's too: `mem_fraction_static: 0.8` becomes `--mem-fraction-static 0.8`.
+        ready_timeout_s: Seconds from start to readiness.
+    """
+
+    name: Literal["sglang", "vllm"]
+    model: Text
+    executable: Annotated[tuple[Text, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    image: Text | None = None
+    tokenizer: Text | None = None
+    args: Args = {}
+    ready_timeout_s: PositiveFloat = 1200.0
+
+
+class BackendSettings(_Section):
+    """Where servers run; `auto` decides by the engine and this host."""
+
+    name: Literal["auto", "local", "docker"]
+
+
+def _levels(levels: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(levels)) < len(levels):
+        raise ValueError(f"{list(levels)} names a level twice")
+    return tuple(sorted(levels))
+
+
+def _scenario(text: str) -> str:
+    Scenario.parse(text)
+    return text
+
+
+class Workload(_Section):
+    """The traffic.
+
+    Attributes:
+        scenario: genai-bench traffic scenario, for example `D(100,32)`: 100 prompt tokens, 32 output tokens.
+        levels: Load levels: numbers of users that each keep one request in flight.
+        requests_per_user: A level ends after this many requests for each user, but not before `min_requests`.
+        min_requests: Fewest completed requests of a level.
+        max_time_s: Seconds after which a level ends in any case.
+        stall_s: Seconds without a finished request after which the server counts as hung.
+        warmup_requests: Requests before the first level, not measured.
+        max_error_rate: Share of failed requests above which a level does not count as measured.
+    """
+
+    scenario: Annotated[str, AfterValidator(_scenario)]
+    levels: Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_levels)]
+    requests_per_user: PositiveInt = 3
+    min_requests: PositiveInt = 16
+    max_time_s: PositiveFloat = 60.0
+    stall_s: PositiveFloat = 30.0
+    warmup_requests: NonNegativeInt = 4
+    max_error_rate: Annotated[float, Field(ge=0, lt=1)] = 0.02
+
+    def requests(self, level: int) -> int:
+        """Completed requests after which `level` ends: a multiple of the users, so that whole waves are counted."""
+        waves = max(self.requests_per_user, -(-self.min_requests // level))
+        return waves * level
+
+
+def _metric(name: str) -> str:
+    if name not in METRICS:
+        raise ValueError(f"'{name}' is no metric{nearest(name, METRICS)}; use {', '.join(TIMINGS)} as in ttft_p99_s, or {', '.join(RATES)}")
+    return name
+
+
+Metric = Annotated[str, AfterValidator(_metric)]
+
+
+def _at(value: Any) -> Any:
+    if value in ("min", "max") or (type(value) is int and value > 0):
+        return value
+    raise ValueError(f"{show(value)} is not allowed; use min, max, or one of workload.levels{nearest(str(value), ('min', 'max'))}")
+
+
+class _AtLevel(_Section):
+    """A metric at one load level; `min` and `max` stand for the lowest and highest that are run."""
+
+    metric: Metric
+    at: Annotated[PositiveInt | Literal["min", "max"], BeforeValidator(_at)] = "max"
+
+    def level(self, levels: tuple[int, ...]) -> int:
+        """The load level that is meant."""
+        return {"min": levels[0], "max": levels[-1]}[self.at] if isinstance(self.at, str) else self.at
+
+
+class Objective(_AtLevel):
+    """What is optimised."""
+
+    direction: Literal["minimize", "maximize"]
+
+    def label(self, levels: tuple[int, ...]) -> str:
+        """The objective's name in the study and the dashboard: `latency_p99_s@16`."""
+        return f"{self.metric}@{self.level(levels)}"
+
+
+class Slo(_AtLevel):
+    """A bound on a metric; a trial that misses it is measured, but not feasible."""
+
+    min: PositiveFloat | None = None
+    max: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Slo:
+        if (self.min is None) == (self.max is None):
+            raise ValueError("give exactly one of min and max")
+        return self
+
+    def label(self, levels: tuple[int, ...]) -> str:
+        """The constraint's name in the study: `ttft_p99_s@16<=0.5`."""
+        sign, bound = ("<=", self.max) if self.max is not None else (">=", self.min)
+        return f"{self.metric}@{self.level(levels)}{sign}{bound:g}"
+
+    def violation(self, value: float) -> float:
+        """How far `value` misses the bound, relative to it and clipped to [-1, 1]; <= 0 when it is met."""
+        excess = value / self.max - 1 if self.max is not None else 1 - value / (self.min or 1.0)
+        return min(max(excess, -1.0), 1.0)
+
+
+class SamplerSettings(_Section):
+    """Optuna's sampler.
+
+    Attributes:
+        name: `tpe` (multivariate), `nsgaii` or `random`.
+        startup_trials: Random trials before the model takes over (tpe), or the size of the population (nsgaii).
+    """
+
+    name: Literal["tpe", "nsgaii", "random"]
+    startup_trials: PositiveInt = 5
+
+
+class StorageSettings(_Section):
+    """Optuna's storage: any SQLAlchemy URL."""
+
+    url: Text
+
+
+class BenchmarkSettings(_Section):
+    """The load generator.
+
+    Attributes:
+        mode: `driver` keeps one genai-bench process for the whole study; `cli` runs its command line for each level, as a reference.
+    """
+
+    mode: Literal["driver", "cli"] = "driver"
+
+
+class DashboardSettings(_Section):
+    """Where `tuner dashboard` listens. It has no login: think before you bind it to more than loopback."""
+
+    host: Text = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+
+
+class Settings(_Section):
+    """Everything that one study needs to know.
+
+    Attributes:
+        study_name: Name in the storage; the same name resumes.
+        trials: Finished trials that the study ends with, the engine's defaults among them.
+        seed: Of the sampler; None draws one.
+        max_consecutive_failures: Failures of the same kind in a row after which the study stops.
+        folder: Directory for logs and results of all studies.
+        stand_in: Experiment that `backend=auto` runs instead on a host without an NVIDIA device.
+        stand_in_for: Set where this is such a stand-in: what it stands for.
+    """
+
+    study_name: Text
+    trials: PositiveInt
+    seed: NonNegativeInt | None = None
+    max_consecutive_failures: PositiveInt = 3
+    folder: Text = "studies"
+    stand_in: Text | None = None
+    stand_in_for: Text | None = None
+    engine: Annotated[LlamaCppSettings | GpuEngineSettings, Field(discriminator="name")]
+    backend: BackendSettings
+    space: Annotated[Space, BeforeValidator(read_space)]
+    workload: Workload
+    objectives: Annotated[tuple[Objective, ...], BeforeValidator(_as_tuple), Field(min_length=1, validate_default=True)] = ()
+    constraints: Annotated[tuple[Slo, ...], BeforeValidator(_as_tuple)] = ()
+    sampler: SamplerSettings
+    storage: StorageSettings
+    benchmark: BenchmarkSettings = BenchmarkSettings()
+    dashboard: DashboardSettings = DashboardSettings()
+
+    @field_validator("study_name")
+    @classmethod
+    def _fit_for_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"\w[\w.+@=,-]{0,199}", name):
+            raise ValueError(f"{show(name)} names a folder too: at most 200 letters, digits and . _ + @ = , - and first a letter or digit")
+        return name
+
+    @model_validator(mode="after")
+    def _levels_are_run(self) -> Settings:
+        levels = self.workload.levels
+        for key, wants in (("objectives", self.objectives), ("constraints", self.constraints)):
+            labels = [want.label(levels) for want in wants]
+            for i, want in enumerate(wants):
+                if want.level(levels) not in levels:
+                    raise ConfigError(f"{key}.{i}.at: level {want.at} is not run; use min, max, or one of workload.levels={list(levels)}")
+                if labels.index(labels[i]) < i:
+                    raise ConfigError(f"{key}.{i}: {labels[i]} stands there twice; remove one")
+        return self
+
+    @model_validator(mode="after")
+    def _args_fit_the_space(self) -> Settings:
+        for name, value in self.engine.args.items():
+            if name in self.space.parameters:
+                check_encodable(f"engine.args.{name}", self.space.parameters[name], value)
+        return self
+
+    @cached_property
+    def study_folder(self) -> Path:
+        """Directory for the logs and results of this study."""
+        return Path(self.folder) / self.study_name
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same study: all that decides what is measured, and nothing about how long or where it is kept."""
+        space = {name: parameter.model_dump(mode="json", exclude_none=True) for name, parameter in self.space.parameters.items()}
+        dumped = self.model_dump(
+            mode="json",
+            include={"engine", "backend", "workload", "objectives", "constraints", "benchmark"},
+            exclude={"engine": {"ready_timeout_s", "executable"}, "workload": {"stall_s"}},
+        )
+        return dumped | {"space": space | {"constraints": [constraint.text for constraint in self.space.constraints]}}
+
+    @property
+    def fingerprint(self) -> str:
+        """A short digest of `identity`."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load(composed: Mapping[str, Any]) -> Settings:
+    """Validates a composed configuration, all interpolations resolved.
+
+    Raises:
+        ConfigError: the first thing wrong, in one line: key, value, what is allowed, the nearest right spelling.
+    """
+    if "experiment" in composed:
+        raise ConfigError(NOT_GLOBAL)
+    try:
+        return Settings.model_validate({key: value for key, value in composed.items() if key != "hydra"})
+    except ValidationError as error:
+        raise ConfigError(one_line(error, Settings, also=["experiment"])) from error
