@@ -1,0 +1,74 @@
+"""What a run ends with: the front and the default in a table, the launch commands, and where everything is."""
+
+from __future__ import annotations
+
+import shlex
+
+from optuna.trial import FrozenTrial
+from rich.console import Console
+from rich.text import Text
+
+from tuner.engines.base import Engine
+from tuner.report.front import configuration, front_table
+from tuner.settings import Settings
+from tuner.storage import shown
+from tuner.study import Ledger
+
+
+def show(ledger: Ledger, engine: Engine, console: Console) -> None:
+    """Prints the result of the study as it stands."""
+    settings, finished = ledger.settings, ledger.finished
+    measured = [trial for trial in finished if trial.values is not None]
+    console.print()
+    if not measured:
+        console.print(Text(f"No trial was measured. The reasons stand in {settings.study_folder}/trial-*/failure.txt"), soft_wrap=True)
+        return
+    if ledger.front or ledger.default:
+        console.print(front_table(ledger, f"Study {settings.study_name}: Pareto front and the engine's defaults"))
+    infeasible = f", {len(finished) - len(measured)} infeasible" if len(finished) > len(measured) else ""
+    for line in (
+        f"{len(finished)} of {settings.trials} trials: {len(measured)} measured{infeasible}",
+        *_remarks(ledger),
+    ):
+        console.print(Text(line), soft_wrap=True)
+    for sentence, trial in _best(ledger):
+        console.print(Text(f"\n{sentence}"))
+        console.print(Text("  " + shlex.join(engine.launch_command(configuration(trial)))), soft_wrap=True)
+    console.print(Text(f"\nLogs and raw results: {settings.study_folder}/    Storage: {shown(settings.storage.url)}"), soft_wrap=True)
+    console.print(Text(f"Browse: {shlex.join(_dashboard_command(settings))}"), soft_wrap=True)
+
+
+def _dashboard_command(settings: Settings) -> list[str]:
+    """The command that finds this study again."""
+    folder, url = settings.folder, shown(settings.storage.url)
+    return [
+        *("python", "-m", "tuner", "dashboard"),
+        *([f"folder={folder}"] if folder != Settings.model_fields["folder"].default else []),
+        *([f"storage.url={url}"] if url != f"sqlite:///{folder}/tuner.db" else []),
+    ]
+
+
+def _remarks(ledger: Ledger) -> list[str]:
+    """What the table does not show: no front, no default."""
+    lines = []
+    if not ledger.front:
+        slos = ", ".join(slo.label(ledger.settings.workload.levels) for slo in ledger.settings.constraints)
+        lines.append(f"None of them meets the constraints ({slos}); loosen them, or widen the space")
+    if ledger.default is None:
+        reason = next((t.user_attrs["reason"] for t in ledger.finished if t.user_attrs.get("default") and "reason" in t.user_attrs), None)
+        lines.append(f"The engine's defaults were not measured{f': {reason}' if reason else ''}")
+    return lines
+
+
+def _best(ledger: Ledger) -> list[tuple[str, FrozenTrial]]:
+    """For each objective the front's best trial, each trial once."""
+    best: dict[int, tuple[list[str], FrozenTrial]] = {}
+    front = ledger.front
+    for i, objective in enumerate(ledger.settings.objectives if front else ()):
+        choose = min if objective.direction == "minimize" else max
+        trial = choose(front, key=lambda t: t.values[i])
+        best.setdefault(trial.number, ([], trial))[0].append(objective.label(ledger.settings.workload.levels))
+    return [
+        (f"Best {' and '.join(labels)}: trial #{number}{' (engine defaults)' if trial.user_attrs.get('default') else ''}", trial)
+        for number, (labels, trial) in best.items()
+    ]

@@ -1,0 +1,133 @@
+"""The trial loop: asks the study, measures, tells the study, until it has enough."""
+
+from __future__ import annotations
+
+import json
+import platform
+
+import optuna
+from optuna.trial import Trial
+
+import tuner
+from tuner.backends.base import Place
+from tuner.errors import Infeasible, Systemic, Transient, TrialFailure
+from tuner.report.pages import Pages
+from tuner.study import Asked, Ledger
+from tuner.telemetry.progress import Progress
+from tuner.trial import Record, Rig
+
+
+class Patience:
+    """Decides when failures are no longer single trials' own affair.
+
+    Infeasible trials count only while nothing was ever measured: later they are what a search meets at the edge of the feasible region.
+
+    Args:
+        limit: As many failures of the same kind in a row end the study.
+        measured: Whether the study has a measured trial already.
+    """
+
+    def __init__(self, limit: int, measured: bool) -> None:
+        self._limit = limit
+        self._measured = measured
+        self._kind = ""
+        self._in_a_row = 0
+
+    def measured(self) -> None:
+        """A trial was measured."""
+        self._measured = True
+        self._in_a_row = 0
+
+    def failed(self, failure: TrialFailure) -> None:
+        """A trial failed.
+
+        Raises:
+            Systemic: too many of the same kind in a row.
+        """
+        kind = "were infeasible" if isinstance(failure, Infeasible) else "failed"
+        self._in_a_row = self._in_a_row + 1 if kind == self._kind else 1
+        self._kind = kind
+        if self._in_a_row >= self._limit and not (isinstance(failure, Infeasible) and self._measured):
+            raise Systemic(f"{self._in_a_row} trials in a row {kind} (max_consecutive_failures): {failure.reason}", failure.detail)
+
+
+def run_trials(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages) -> None:
+    """Runs trials until the study has all it asked for, or the whole space is known.
+
+    Args:
+        ledger: The study.
+        rig: What deploys and measures.
+        progress: Is told what happens.
+        pages: What the dashboard shows beside the numbers.
+
+    Raises:
+        Systemic: every further trial would fail too.
+        KeyboardInterrupt: the user broke off; the trial in progress is queued again.
+    """
+    patience = Patience(ledger.settings.max_consecutive_failures, any(t.user_attrs.get("outcome") == "measured" for t in ledger.finished))
+    while ledger.remaining or ledger.take_over():
+        asked = ledger.ask()
+        if asked is None:
+            return
+        _run_trial(ledger, rig, progress, pages, patience, asked)
+
+
+def _run_trial(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages, patience: Patience, asked: Asked) -> None:
+    trial, record = asked.trial, Record()
+    place = Place(ledger.settings.study_name, trial.number, ledger.settings.study_folder / f"trial-{trial.number:04d}")
+    place.folder.mkdir(parents=True, exist_ok=True)
+    progress.trial(trial.number, asked.configuration, asked.default)
+    try:
+        try:
+            rig.measure(asked.configuration, place, progress, record)
+        finally:
+            _keep(asked, record, place, rig)
+            pages.trial(trial, record.measurements, place.folder)  # now: Optuna takes no pictures of finished trials
+        values = ledger.tell_measured(trial, record.measurements)
+        patience.measured()
+        missed = ", ".join(ledger.missed(trial))
+        progress.ended("measured", values, f"misses {missed}" if missed else "")
+    except Infeasible as failure:
+        ledger.tell_infeasible(trial, failure.reason)
+        _explain(failure, trial, place, pages)
+        progress.ended("infeasible", reason=failure.reason)
+        patience.failed(failure)
+    except Transient as failure:
+        again = ledger.tell_failed(trial, failure.reason)
+        _explain(failure, trial, place, pages)
+        progress.ended("failed, will be tried again" if again else "failed", reason=failure.reason)
+        patience.failed(failure)
+    except Systemic as failure:
+        ledger.tell_interrupted(trial)
+        _explain(failure, trial, place, pages)
+        progress.ended("failed", reason=failure.reason)
+        raise
+    except BaseException:
+        ledger.tell_interrupted(trial)
+        raise
+    pages.study()
+
+
+def _keep(asked: Asked, record: Record, place: Place, rig: Rig) -> None:
+    """Writes what is known about a trial into the study and, as a file, beside its logs."""
+    facts = {
+        "configuration": dict(asked.configuration),
+        "effective": record.effective,
+        "measurements": {str(level): measurement.to_dict() for level, measurement in record.measurements.items()},
+        "durations_s": {stage: round(seconds, 3) for stage, seconds in record.durations_s.items()},
+        "versions": versions() | {rig.engine.name: record.engine_version, rig.benchmark.name: rig.benchmark.version()},
+        "folder": str(place.folder),
+    }
+    for key, value in facts.items():
+        asked.trial.set_user_attr(key, value)
+    (place.folder / "trial.json").write_text(json.dumps(facts | {"trial": place.trial, "study": place.study}, indent=2) + "\n")
+
+
+def _explain(failure: TrialFailure, trial: Trial, place: Place, pages: Pages) -> None:
+    (place.folder / "failure.txt").write_text(f"{failure.reason}\n\n{failure.detail}\n")
+    pages.failure(trial, failure)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the software on this side of the wire."""
+    return {"python": platform.python_version(), "tuner": tuner.__version__, "optuna": optuna.__version__}

@@ -1,0 +1,325 @@
+"""The study: created or resumed in Optuna's storage, asked for configurations, told outcomes. The only trial state there is lives here."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from tuner.benchmark.measurement import Measurement
+from tuner.errors import ConfigError, Infeasible
+from tuner.launch import Value
+from tuner.owner import Owner
+from tuner.search import samplers
+from tuner.settings import Objective, Settings, Slo
+from tuner.space import Space
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+RETRIES = 1
+"""How often the configuration of a trial that ended through nobody's fault is tried again. Fewer than `max_consecutive_failures` allows:
+one configuration that always fails so is given up, and does not stop the study."""
+MISSES = 5
+"""Suggestions in a row that are known or break a constraint, after which an unknown one is drawn at random. Optuna does not avoid repeats
+itself."""
+HOPELESS = 200
+"""The same in a space that cannot be counted, and so not drawn from: such a search leads nowhere."""
+UNSIGNED = timedelta(seconds=20)
+"""A running trial that no process has signed after this time was abandoned between two writes, which are some 50 ms apart."""
+SIGNATURE_POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A configuration to be tried.
+
+    Attributes:
+        trial: Optuna's running trial.
+        configuration: What to deploy. For the default only the fixed values: the engine decides the rest.
+        default: Whether this is the engine's defaults.
+    """
+
+    trial: Trial
+    configuration: Mapping[str, Value]
+    default: bool
+
+
+class Ledger:
+    """One study, seen by one process.
+
+    Args:
+        settings: The experiment.
+        storage: Where it is kept.
+        defaults: The engine's own values, by parameter.
+
+    Raises:
+        ConfigError: the storage holds a study of this name that measured something else.
+    """
+
+    def __init__(self, settings: Settings, storage: optuna.storages.BaseStorage, defaults: Mapping[str, Value]) -> None:
+        self.settings = settings
+        self.space: Space = settings.space
+        self.owner = Owner.current()
+        self._given_up: list[FrozenTrial] = []
+        default = _default_parameters(settings, defaults)
+        self.study = optuna.create_study(
+            storage=storage,
+            study_name=settings.study_name,
+            directions=[objective.direction for objective in settings.objectives],
+            load_if_exists=True,
+        )
+        self._check_same()
+        # resumed with the same seed, a sampler would first suggest again what it suggested before
+        seed = None if settings.seed is None else settings.seed + len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = samplers.create(settings.sampler, seed)
+        self._random = random.Random(seed)
+        alive = self.study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING, TrialState.WAITING))
+        if not any(trial.user_attrs.get("default") for trial in alive):
+            self.study.enqueue_trial(default, user_attrs={"default": True})
+
+    def _check_same(self) -> None:
+        used = bool(self.study.get_trials(deepcopy=False))  # asked first: a process that starts just now signs before it queues
+        known = self.study.user_attrs.get("fingerprint")
+        if known is None:
+            levels = self.settings.workload.levels
+            directions = [direction.name.lower() for direction in self.study.directions]
+            if used or directions != [objective.direction for objective in self.settings.objectives]:
+                raise ConfigError(
+                    f"study_name={self.settings.study_name}: the storage has a study of this name that tuner did not make; "
+                    "choose another study_name"
+                )
+            self.study.set_metric_names([objective.label(levels) for objective in self.settings.objectives])
+            self.note("settings", self.settings.identity)
+            self.note("fingerprint", self.settings.fingerprint)
+        elif known != self.settings.fingerprint:
+            different = difference(self.study.user_attrs.get("settings", {}), self.settings.identity)
+            raise ConfigError(
+                f"study_name={self.settings.study_name}: this study exists {different}; choose another study_name to measure this"
+            )
+
+    def note(self, key: str, value: Any) -> None:
+        """Keeps a fact about the study."""
+        if self.study.user_attrs.get(key) != value:
+            self.study.set_user_attr(key, value)
+
+    def recover(self) -> int:
+        """Ends the running trials whose owners are dead and queues their configurations again; returns how many."""
+        abandoned = [trial for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if _abandoned(trial)]
+        recovered = 0
+        for trial in abandoned:
+            try:
+                self.study._storage.set_trial_user_attr(trial._trial_id, "outcome", "abandoned")
+                self.study.tell(trial.number, state=TrialState.FAIL)
+            except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+                continue  # another process that starts just now was faster
+            self._queue_again(trial, counts=False)
+            recovered += 1
+        return recovered
+
+    def take_over(self) -> bool:
+        """For when only running trials of other processes are missing: whether some remain after all, because those have died.
+
+        Waits for trials that nobody has signed yet, until they are or `UNSIGNED` is over: otherwise a study whose process was killed just
+        then would end one trial short.
+        """
+        while True:
+            self.recover()
+            running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            if self.remaining or all("owner" in trial.user_attrs for trial in running):
+                return bool(self.remaining)
+            time.sleep(SIGNATURE_POLL_S)
+
+    @property
+    def finished(self) -> list[FrozenTrial]:
+        """Trials that count: measured, or infeasible. What breaks a constraint of the space was refused before, and does not."""
+        return [t for t in self.study.get_trials(deepcopy=False, states=FINISHED) if t.user_attrs.get("outcome") != "refused"]
+
+    @property
+    def remaining(self) -> int:
+        """Trials still to be started, those in progress in other processes counted as finished."""
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return max(0, self.settings.trials - len(self.finished) - len(running))
+
+    def ask(self) -> Asked | None:
+        """The next configuration to deploy; None when the whole space is known.
+
+        Suggestions that break a constraint of the space are told to the sampler as pruned, and known ones as failed, which it ignores;
+        neither is deployed.
+
+        Raises:
+            ConfigError: the constraints of the space cannot be evaluated, or leave nothing that is ever suggested.
+        """
+        misses = 0
+        while True:
+            known = [*self.study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING)), *self._given_up]
+            if self.space.size is None:
+                if misses >= HOPELESS:
+                    raise ConfigError(f"space: the last {misses} suggestions were known or broke a constraint; widen ranges or constraints")
+            elif (misses >= MISSES or len(known) >= self.space.size) and not self._queue_unknown(known):
+                return None
+            trial = self.study.ask()
+            trial.set_user_attr("owner", self.owner.to_str())
+            default = bool(trial.user_attrs.get("default"))
+            try:
+                configuration = self.space.suggest(trial)
+                broken = None if default else self.space.violated(configuration)
+            except ValueError as error:
+                self.study.tell(trial, state=TrialState.FAIL)
+                raise ConfigError(f"space: {error}") from error
+            # the default stands for its neighbour inside the space, but not the other way round: it is always measured as it is
+            twins = [t for t in known if _key(t.params) == _key(trial.params) and (t.user_attrs.get("default") or not default)]
+            if broken is not None:
+                self._tell_infeasible(trial, "refused", f"space.constraints: {broken}")
+            elif twins:
+                trial.set_user_attr("outcome", "repeat")
+                self.study.tell(trial, state=TrialState.FAIL)
+            else:
+                return Asked(trial, dict(self.space.fixed) if default else configuration, default)
+            misses += 1
+
+    def _queue_unknown(self, known: Sequence[FrozenTrial]) -> bool:
+        """Queues an allowed configuration of a finite space that was never tried, if nothing is queued; False when there is none."""
+        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return True
+        keys = [_key(trial.params) for trial in known]
+        unknown = [code for code in map(self.space.encode, self.space.configurations()) if _key(code) not in keys]
+        if unknown:
+            self.study.enqueue_trial(self._random.choice(unknown))
+        return bool(unknown)
+
+    def tell_measured(self, trial: Trial, measurements: Mapping[int, Measurement]) -> list[float]:
+        """Ends a trial with the values of its objectives, and returns them.
+
+        Raises:
+            Infeasible: an objective or a constraint has no finite value, which Optuna would not take.
+        """
+        levels = self.settings.workload.levels
+        wanted: tuple[Objective | Slo, ...] = (*self.settings.objectives, *self.settings.constraints)
+        values = {want: measurements[want.level(levels)].metric(want.metric) for want in wanted}
+        for want, value in values.items():
+            if not math.isfinite(value):
+                raise Infeasible(f"{want.label(levels)} has no value: too few requests or tokens to measure it")
+        for slo in self.settings.constraints:
+            trial.set_constraint(slo.label(levels), slo.violation(values[slo]))
+        trial.set_constraint("deployable", -1.0)
+        self._close_constraints(trial, "measured")
+        objectives = [values[objective] for objective in self.settings.objectives]
+        self.study.tell(trial, objectives)
+        return objectives
+
+    def missed(self, trial: Trial | FrozenTrial) -> list[str]:
+        """The SLOs that a measured trial misses."""
+        labels = [slo.label(self.settings.workload.levels) for slo in self.settings.constraints]
+        return [label for label in labels if trial.constraints.get(label, 0.0) > 0]
+
+    def tell_infeasible(self, trial: Trial, reason: str) -> None:
+        """Ends a trial whose configuration was deployed and cannot serve."""
+        self._tell_infeasible(trial, "infeasible", reason)
+
+    def _tell_infeasible(self, trial: Trial, outcome: str, reason: str) -> None:
+        # FAIL would teach the sampler nothing: it would go on suggesting the same region
+        for slo in self.settings.constraints:
+            trial.set_constraint(slo.label(self.settings.workload.levels), 1.0)
+        trial.set_constraint("deployable", 1.0)
+        trial.set_user_attr("reason", reason)
+        self._close_constraints(trial, outcome)
+        self.study.tell(trial, state=TrialState.PRUNED)
+
+    def tell_failed(self, trial: Trial, reason: str) -> bool:
+        """Ends a trial that failed through no fault of its configuration; returns whether the configuration is queued again."""
+        trial.set_user_attr("outcome", "failed")
+        trial.set_user_attr("reason", reason)
+        failed = self.study.tell(trial, state=TrialState.FAIL)
+        again = self._queue_again(failed, counts=True)
+        if not again:
+            self._given_up.append(failed)
+        return again
+
+    def tell_interrupted(self, trial: Trial) -> None:
+        """Ends a trial that the user broke off; its configuration is tried when the study goes on. One that has ended stays as it is."""
+        if self.study._storage.get_trial(trial._trial_id).state.is_finished():
+            return
+        trial.set_user_attr("outcome", "interrupted")
+        self._queue_again(self.study.tell(trial, state=TrialState.FAIL), counts=False)
+
+    def _close_constraints(self, trial: Trial, outcome: str) -> None:
+        trial.set_user_attr("outcome", outcome)
+        trial.set_user_attr("feasible", all(value <= 0 for value in trial.constraints.values()))
+        # optuna-dashboard 0.21 reads only this older place; samplers see each constraint twice, which changes no comparison between trials
+        self.study._storage.set_trial_system_attr(trial._trial_id, "constraints", list(trial.constraints.values()))
+
+    def _queue_again(self, trial: FrozenTrial, counts: bool) -> bool:
+        """Queues the configuration of a failed trial.
+
+        Not by Optuna's retry callback: the copy it makes inherits the constraints, which then cannot be set again.
+
+        Args:
+            trial: The failed trial.
+            counts: Whether the failure was its own; after `RETRIES` of those it is given up.
+        """
+        tries = trial.user_attrs.get("tries", 0) + counts
+        # what was queued is whole; what was suggested may have been broken off between two parameters
+        parameters = {**trial.params, **trial.system_attrs.get("fixed_params", {})}
+        if tries > RETRIES or not parameters:
+            return False
+        attributes: dict[str, Any] = {"retry_of": trial.number, "tries": tries}
+        if trial.user_attrs.get("default"):
+            attributes["default"] = True
+        self.study.enqueue_trial(parameters, user_attrs=attributes)
+        return True
+
+    @property
+    def front(self) -> list[FrozenTrial]:
+        """The feasible, non-dominated trials, ordered by the first objective."""
+        return sorted(self.study.best_trials, key=lambda trial: trial.values)
+
+    @property
+    def default(self) -> FrozenTrial | None:
+        """The measured trial of the engine's defaults, if there is one."""
+        return next((t for t in self.finished if t.user_attrs.get("default") and t.values is not None), None)
+
+
+def _key(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters to be compared: where steps of 0.05 are added up, 0.85 is also 0.8500000000000001."""
+    return {name: float(f"{value:.12g}") if isinstance(value, float) else value for name, value in parameters.items()}
+
+
+def _abandoned(trial: FrozenTrial) -> bool:
+    owner = trial.user_attrs.get("owner")
+    if owner is not None:
+        return not Owner.parse(owner).alive()
+    return trial.datetime_start is None or datetime.now() - trial.datetime_start > UNSIGNED
+
+
+def _default_parameters(settings: Settings, defaults: Mapping[str, Value]) -> dict[str, Value]:
+    """The engine's defaults as parameters of a trial; a value outside the space moves to the nearest inside."""
+    declared = {name: parameter.default for name, parameter in settings.space.parameters.items() if parameter.default is not None}
+    try:
+        return settings.space.encode({**defaults, **declared, **settings.engine.args})
+    except KeyError as error:
+        name = error.args[0]
+        raise ConfigError(
+            f"space.{name}.default: missing; {settings.engine.name} decides its own value at start, so say which one stands for it"
+        ) from error
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str:
+    """The first key in which two identities differ, with both values, as the end of a sentence: `with trials=3 instead of 4`."""
+    for key in [*now, *(key for key in before if key not in now)]:
+        if key not in before:
+            return f"without {prefix}{key}"
+        if key not in now:
+            return f"with {prefix}{key}, which is not there now"
+        old, new = before[key], now[key]
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            return difference(old, new, f"{prefix}{key}.")
+        return f"with {prefix}{key}={old} instead of {new}"
+    return "with other settings"

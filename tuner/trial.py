@@ -1,0 +1,123 @@
+"""One trial: a configuration is deployed, warmed up and measured at every load level; failures are given to whose fault they are."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tuner.backends.base import READY_POLL_S, Backend, Deployment, NotReadyInTime, Place, ServerExited
+from tuner.benchmark.base import Benchmark, Load, ServerUnusable
+from tuner.benchmark.measurement import Measurement
+from tuner.benchmark.warmup import warm_up
+from tuner.engines.base import Engine
+from tuner.errors import Infeasible, Transient, TrialFailure
+from tuner.launch import Configuration, Value
+from tuner.settings import Workload
+from tuner.telemetry.progress import Progress
+
+WARMUP_TIMEOUT_S = 120.0
+"""Bound on one warm-up request: the first ones compile kernels on a GPU."""
+DYING_S = 2.0
+"""A crashing server fails its requests a moment before its process has ended."""
+
+
+@dataclass(slots=True)
+class Record:
+    """What a trial has shown so far; kept whatever way it ends.
+
+    Attributes:
+        effective: Parameter values the server says it uses.
+        measurements: By load level.
+        durations_s: Seconds spent deploying, warming up and under load.
+        engine_version: As the server tells it.
+    """
+
+    effective: dict[str, Value] = field(default_factory=dict)
+    measurements: dict[int, Measurement] = field(default_factory=dict)
+    durations_s: dict[str, float] = field(default_factory=dict)
+    engine_version: str = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """The three parties of a trial, and the traffic.
+
+    Attributes:
+        engine: Configuration to launch spec.
+        backend: Launch spec to deployment.
+        benchmark: Deployment and load level to measurement.
+        workload: The traffic.
+    """
+
+    engine: Engine
+    backend: Backend
+    benchmark: Benchmark
+    workload: Workload
+
+    def measure(self, configuration: Configuration, place: Place, progress: Progress, record: Record) -> None:
+        """Deploys a configuration and measures every load level.
+
+        Args:
+            configuration: What to deploy.
+            place: Whose deployment it is.
+            progress: Is told what happens.
+            record: Is filled as facts come in, so that a failure keeps what was seen before it.
+
+        Raises:
+            TrialFailure: the class says whose fault it was.
+        """
+        spec = self.engine.launch(configuration, f"{place.study}-{place.trial}-{secrets.token_hex(4)}")
+        progress.stage("deploy")
+        start = time.monotonic()
+        with self.backend.deploy(spec, place) as server:
+            try:
+                server.wait_ready(self.engine.ready, spec.ready_timeout_s)
+                record.durations_s["deploy"] = time.monotonic() - start
+                record.effective = dict(self.engine.effective(server.endpoint))
+                record.engine_version = self.engine.version(server.endpoint)
+                self._warm_up(server, progress, record)
+                self._load(server, place.folder, progress, record)
+            except ServerExited as gone:
+                raise self.engine.diagnose(gone.status) from gone
+            except NotReadyInTime as late:
+                reason = f"the server did not answer within {late.timeout_s:g} s; raise engine.ready_timeout_s if it was still loading"
+                raise Transient(reason, late.log_tail) from late
+            except ServerUnusable as unusable:
+                raise self._blame(server, unusable) from unusable
+
+    def _warm_up(self, server: Deployment, progress: Progress, record: Record) -> None:
+        progress.stage("warm-up")
+        start = time.monotonic()
+        if self.workload.warmup_requests:
+            users = min(self.workload.warmup_requests, self.workload.levels[-1])
+            warm_up(server.endpoint, self.workload.scenario, self.workload.warmup_requests, users, WARMUP_TIMEOUT_S)
+        record.durations_s["warm-up"] = time.monotonic() - start
+
+    def _load(self, server: Deployment, folder: Path, progress: Progress, record: Record) -> None:
+        start = time.monotonic()
+        for level in self.workload.levels:
+            self.engine.flush_cache(server.endpoint)
+            load = Load(self.workload.scenario, level, self.workload.requests(level), self.workload.max_time_s, self.workload.stall_s)
+            progress.level(level, load.requests)
+            measurement = self.benchmark.run(
+                server.endpoint, load, folder, lambda: server.exit_status() is None, on_progress=progress.requests
+            )
+            if measurement.error_rate > self.workload.max_error_rate:
+                failed = ", ".join(f"{count} x {code}" for code, count in measurement.errors.items())
+                raise ServerUnusable(
+                    f"{measurement.error_rate:.0%} of the requests failed at level {level} ({failed}); workload.max_error_rate"
+                )
+            record.measurements[level] = measurement
+            record.durations_s["load"] = time.monotonic() - start
+            progress.measured(level, measurement)
+
+    def _blame(self, server: Deployment, unusable: ServerUnusable) -> TrialFailure:
+        """A dead server tells the cause itself; a living one that serves nothing under this traffic is the configuration's fault."""
+        deadline = time.monotonic() + DYING_S
+        while (status := server.exit_status()) is None and not unusable.rejected and time.monotonic() < deadline:
+            time.sleep(READY_POLL_S)
+        if status is not None:
+            return self.engine.diagnose(status)
+        return Infeasible(unusable.reason, server.log_tail())
