@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -79,8 +80,9 @@ class Run:
             return False
 
     def stop(self) -> None:
-        for process in [*self.processes(), *self._started]:
-            process.kill()
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         for started in self._started:
             started.communicate()
 
@@ -100,8 +102,15 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 
 def in_trial(run: Run, number: int) -> Callable[[], bool]:
-    """Whether a server of the trial runs under load."""
-    return lambda: any(f"llamacpp-{number}-" in word for process in run.processes() for word in process.cmdline())
+    """Whether a server of the trial runs."""
+
+    def serves(process: psutil.Process) -> bool:
+        try:
+            return any(f"llamacpp-{number}-" in word for word in process.cmdline())
+        except psutil.Error:
+            return False  # it has just ended
+
+    return lambda: any(map(serves, run.processes()))
 
 
 def test_a_study_ends_with_a_front_and_the_same_command_has_nothing_left_to_do(run: Run) -> None:

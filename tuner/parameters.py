@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import (
     AfterValidator,
@@ -21,10 +21,15 @@ from pydantic import (
 
 from tuner.launch import Value
 
-if TYPE_CHECKING:
-    from tuner.space import Suggests
-
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
+
+
+class Suggests(Protocol):
+    """The part of Optuna's `Trial` that a parameter needs."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float: ...
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
 
 
 class _Parameter(BaseModel):

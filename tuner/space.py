@@ -13,13 +13,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import simpleeval
 
 from tuner.explain import nearest
 from tuner.launch import Configuration, Value
-from tuner.parameters import Fixed, Parameter
+from tuner.parameters import Fixed, Parameter, Suggests
 
 ENUMERABLE = 100_000
 """Spaces with more combinations than this are not counted one by one, which would take longer than a second."""
@@ -35,14 +35,6 @@ _ALLOWED = (
     *(ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Compare, ast.boolop, ast.operator, ast.unaryop, ast.cmpop),
 )
 """All that an expression may consist of."""
-
-
-class Suggests(Protocol):
-    """The part of Optuna's `Trial` that a space needs."""
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float: ...
-    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
 
 
 @dataclass(frozen=True)
