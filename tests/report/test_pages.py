@@ -100,9 +100,14 @@ class TestNotes:
         assert "| users | output_tokens_per_s | requests_per_s |" in text
         assert "| 4 | 150 tok/s | 5 req/s | 50 ms |" in text
         assert "**Client-bound at 4 users**" in text
-        assert "The server says it uses: `n_parallel=4 n_ctx_slot=2048`" in text
+        assert "The server says it uses: n_parallel=4 n_ctx_slot=2048" in text
         assert f"Server log: `{tmp_path}/studies/some-study/trial-0000/server.log`" in text
         assert not note(ledger, 1).startswith("Engine defaults")
+
+    def test_of_one_that_misses_an_slo(self, tmp_path: Path) -> None:
+        ledger = study(tmp_path, World(measures=lambda configuration, level: measurement(level, latency=timing(0.6))))
+        assert "**Misses latency_p99_s@1<=0.5**: not on the front." in note(ledger, 0)
+        assert "Misses" not in note(study(tmp_path / "other", World()), 0)
 
     def test_of_failed_trials(self, tmp_path: Path) -> None:
         world = World(errors_at_level_4(None, Infeasible("out of memory", "x" * 9000 + "the end"), Transient("no port")))

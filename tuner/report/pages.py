@@ -67,7 +67,17 @@ class Pages:
         self._artifacts.mkdir(parents=True, exist_ok=True)
         store = FileSystemArtifactStore(self._artifacts)
         upload_artifact(artifact_store=store, file_path=str(picture), study_or_trial=trial, mimetype="image/png")
-        save_note(trial, _note(trial, measured))
+        save_note(trial, _note(trial, measured, self._missed(measured)))
+
+    def _missed(self, measured: Curve) -> list[str]:
+        """The SLOs that these measurements miss: the dashboard's badge 'Best Trial' knows nothing of constraints."""
+        settings = self._ledger.settings
+        levels = settings.workload.levels
+        return [
+            slo.label(levels)
+            for slo in settings.constraints
+            if slo.level(levels) in measured and slo.violation(measured[slo.level(levels)].metric(slo.metric)) > 0
+        ]
 
     def failure(self, trial: Trial, failure: TrialFailure) -> None:
         """Writes the reason into the note of a trial that failed."""
@@ -108,7 +118,7 @@ def _name(trial: FrozenTrial) -> str:
     return f"#{trial.number}{default}"
 
 
-def _note(trial: Trial, measured: Curve) -> str:
+def _note(trial: Trial, measured: Curve, missed: list[str]) -> str:
     attributes = trial.user_attrs
     names = (
         "output_tokens_per_s",
@@ -125,9 +135,11 @@ def _note(trial: Trial, measured: Curve) -> str:
     return "\n\n".join(
         [
             f"{'Engine defaults. ' if attributes.get('default') else ''}`{text.configuration(attributes['configuration'])}`",
+            *([f"**Misses {', '.join(missed)}**: not on the front."] if missed else []),
             "\n".join([f"| users | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|", *rows]),
             *([f"**Client-bound at {', '.join(doubtful)} users**: the load generator, not the server, set the pace."] if doubtful else []),
-            f"The server says it uses: `{text.configuration(attributes['effective'])}`",
+            # no code span: the page would be as wide as the line
+            f"The server says it uses: {text.configuration(attributes['effective'])}",
             f"Server log: `{attributes['folder']}/server.log`",
         ]
     )
