@@ -49,7 +49,11 @@ class TestRunStudy:
     def test_from_beginning_to_end(self, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         assert session.run_study(settings(tmp_path), 0) == 0
         out, err = capsys.readouterr()
-        assert out.startswith("trial 1 of 4: #0 engine defaults\n")
+        headline, first, *_ = out.splitlines()
+        assert headline.startswith(
+            "Study some-study: llamacpp on backend local, traffic D(64,32) at 1, 4 users, 4 trials of 40 configurations"
+        )
+        assert first == "trial 1 of 4: #0 engine defaults"
         assert "4 of 4 trials: 4 measured" in out
         assert err == ""
         assert world.calls[:3] == ["check", "prepare", "reap"]

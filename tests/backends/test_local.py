@@ -364,3 +364,17 @@ def test_tail_survives_bytes_and_progress_bars(tmp_path: Path) -> None:
     log.write_bytes(b"ok\r\nload: 1%\rload: 99%\rload: 100%\n\xff broken\n\n")
     assert tail(log) == "ok\nload: 100%\n� broken"
     assert tail(tmp_path / "missing") == ""
+
+
+def test_check_warns_of_another_tuner_whose_load_would_disturb(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    backend = backend_in(tmp_path)
+    backend.check()
+    assert caplog.messages == []
+    owner = start_owner(tmp_path, "serve")
+    assert owner.stdout is not None
+    owner.stdout.readline()
+    backend.check()
+    owner.kill()
+    owner.wait()
+    assert caplog.messages == ["another tuner measures study some-study on this host: each disturbs the numbers of the other"]
+    eventually(lambda: not processes_of(tmp_path), "nothing is left of the other tuner")

@@ -85,6 +85,7 @@ class TestPlain:
     def test_a_line_for_each_trial_level_and_outcome(self, tmp_path: Path, clock: Clock) -> None:
         lines = self.show(tmp_path, World(), trials=1)
         assert lines == [
+            "Study some-study: llamacpp on backend local, traffic D(64,32) at 1, 4 users, 1 trial of 40 configurations",
             "trial 1 of 1: #0 engine defaults",
             "  level 1: 220 tok/s, ttft p50 50 ms, ttft p99 50 ms, tpot p50 5 ms, latency p99 400 ms",
             "  level 4: 220 tok/s, ttft p50 50 ms, ttft p99 50 ms, tpot p50 5 ms, latency p99 1.60 s",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tuner.backends.port import reserve_port
 from tuner.errors import NotReadyError, Systemic, Transient, TrialFailure
 from tuner.launch import Endpoint, ExitStatus, LaunchSpec
 
+_LOG = logging.getLogger(__name__)
 _HOST = "127.0.0.1"
 _LOG_NAME = "server.log"
 _TAIL_BYTES = 256 * 1024
@@ -51,6 +53,9 @@ class Local(Backend):
         # whoever may write there may have this user's processes killed
         if status.st_uid != os.geteuid() or status.st_mode & 0o022 or not os.access(self._runtime_dir, os.W_OK | os.X_OK):
             raise NotReadyError(f"{self._runtime_dir} must belong to you and be writable for you alone: chmod 700, or set XDG_STATE_HOME")
+        for pid_file in PidFile.read_all(self._runtime_dir):
+            if pid_file.owned():
+                _LOG.warning("another tuner measures study %s on this host: each disturbs the numbers of the other", pid_file.study)
 
     def deploy(self, spec: LaunchSpec, place: Place) -> Deployment:
         log_path = place.folder / _LOG_NAME

@@ -60,6 +60,16 @@ class Display:
         return self
 
     @property
+    def headline(self) -> str:
+        """What is about to run."""
+        settings, size = self.settings, self.settings.space.size
+        return (
+            f"Study {settings.study_name}: {settings.engine.name} on backend {settings.backend.name}, traffic {settings.workload.scenario} "
+            f"at {', '.join(map(str, settings.workload.levels))} users, {settings.trials} trial{'s' if settings.trials > 1 else ''}"
+            f"{f' of {size} configurations' if size else ''}"
+        )
+
+    @property
     def time_left(self) -> str:
         """An estimate from the trials of this run, empty before the first has ended."""
         here = self.finished - self._finished_before
@@ -106,6 +116,11 @@ class PlainDisplay(Display):
         super().__init__(settings, console)
         self._verbose = verbosity > 0
 
+    def following(self, ledger: Ledger) -> Self:
+        super().following(ledger)
+        self.notice(self.headline)
+        return self
+
     def trial(self, number: int, configuration: Configuration, default: bool) -> None:
         super().trial(number, configuration, default)
         left = f" ({self.time_left})" if self.time_left else ""
@@ -138,6 +153,7 @@ class LiveDisplay(Display):
 
     def following(self, ledger: Ledger) -> Self:
         super().following(ledger)
+        self.notice(self.headline)
         self._draw_front()
         return self
 
