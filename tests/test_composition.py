@@ -57,6 +57,13 @@ class TestShipped:
 
 
 class TestOfTheUser:
+    def test_the_experiment_that_readme_shows(self, work: Path) -> None:
+        readme = (CONF.parent / "README.md").read_text()
+        experiment(work / "conf", "mine", readme.partition("```yaml\n")[2].partition("```")[0])
+        mine = settings("+experiment=mine")
+        assert (mine.study_name, mine.engine.name, mine.workload.levels) == ("qwen-vllm", "vllm", (4, 16, 64))
+        assert [slo.label(mine.workload.levels) for slo in mine.constraints] == ["ttft_p99_s@16<=0.5"]
+
     MINE = "# @package _global_\ndefaults:\n  - override /engine: vllm\n  - override /space: vllm\ntrials: 77\nengine: {model: m}\n"
 
     def test_found_in_the_working_directory(self, work: Path) -> None:
