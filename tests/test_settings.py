@@ -65,7 +65,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"samplr": 1}, r"samplr: unknown key \(did you mean sampler\?\); known here: backend, .*, workload"),
     ({"experimnt": "x"}, r"experimnt: unknown key \(did you mean experiment\?\); known here: .*"),
     ({"experiment": {"trials": 3}}, r"experiment: a file of an experiment must begin with the line '# @package _global_'"),
-    ({"workload.levls": [1]}, r"workload\.levls: unknown key \(did you mean levels\?\); known here: levels, .*, warmup_requests"),
+    ({"workload.levls": [1]}, r"workload\.levls: unknown key \(did you mean levels\?\); known here: dataset, levels, .*, warmup_requests"),
     ({"engine.modle": "x"}, r"engine\.modle: unknown key \(did you mean model\?\); known here: args, model, .*"),
     ({"engine.image": "x"}, r"engine\.image: unknown key; known here: .*"),
     ({"engine": SGLANG | {"imag": "x"}}, r"engine\.imag: unknown key \(did you mean image\?\); known here: args, executable, image, .*"),
@@ -143,6 +143,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"space.flash_attn.choices": []}, r"space\.flash_attn\.choices: \[\] is empty; give at least one"),
     # the traffic, objectives and SLOs
     ({"workload.scenario": "abc"}, r"workload\.scenario: traffic scenario 'abc' is none of D\(in,out\), .*"),
+    ({"workload.scenario": "dataset"}, r"workload\.dataset: missing; workload\.scenario=dataset needs a file or hub id of prompts"),
+    ({"workload.dataset": "p.txt"}, r"workload\.dataset: not used by workload\.scenario=D\(64,32\); set workload\.scenario=dataset"),
     ({"workload.scenario": "D(10,0)"}, r"workload\.scenario: .*'D\(10,0\)'.* at least one token"),
     ({"workload.levels": [4, 1, 4]}, r"workload\.levels: \[4, 1, 4\] names a level twice"),
     ({"objectives.0.metric": "latency_p99"}, r"objectives\.0\.metric: 'latency_p99' is no metric \(did you mean latency_p99_s\?\); .*"),

@@ -85,7 +85,15 @@ def _run_study(settings: Settings, verbosity: int) -> int:
 def _run(settings: Settings, ledger: Ledger, engine: Engine, backend: Backend, display: Display) -> None:
     pages = Pages(ledger, artifacts_folder(settings))
     pages.introduction()
-    with GenaiBench(engine.tokenizer, mode=settings.benchmark.mode) as benchmark, display.following(ledger):
+    workload = settings.workload
+    benchmark = GenaiBench(
+        engine.tokenizer,
+        settings.benchmark.mode,
+        dataset=workload.dataset,
+        prompt_column=workload.prompt_column,
+        request_params=workload.request_params,
+    )
+    with benchmark, display.following(ledger):
         run_trials(ledger, Rig(engine, backend, benchmark, settings.workload), display, pages)
     if ledger.remaining:
         display.notice(f"All {settings.space.size} configurations of the space are known; the study ends before {settings.trials} trials.")

@@ -112,6 +112,9 @@ class Workload(_Section):
 
     Attributes:
         scenario: genai-bench traffic scenario, for example `D(100,32)`: 100 prompt tokens, 32 output tokens.
+        dataset: File (txt, csv, json) or hub id of prompts for the scenario `dataset`; null takes genai-bench's own text.
+        prompt_column: Column of the dataset that holds the prompts.
+        request_params: Further fields of the request body, such as `max_tokens` for the answers to a dataset's prompts.
         levels: Load levels: numbers of users that each keep one request in flight.
         requests_per_user: A level ends after this many requests for each user, but not before `min_requests`.
         min_requests: Fewest completed requests of a level.
@@ -122,6 +125,9 @@ class Workload(_Section):
     """
 
     scenario: Annotated[str, AfterValidator(_scenario)]
+    dataset: Text | None = None
+    prompt_column: Text | None = None
+    request_params: Args = {}
     levels: Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_levels)]
     requests_per_user: PositiveInt = 3
     min_requests: PositiveInt = 16
@@ -129,6 +135,14 @@ class Workload(_Section):
     stall_s: PositiveFloat = 30.0
     warmup_requests: NonNegativeInt = 4
     max_error_rate: Annotated[float, Field(ge=0, lt=1)] = 0.02
+
+    @model_validator(mode="after")
+    def _has_its_dataset(self) -> Workload:
+        if self.scenario == "dataset" and self.dataset is None:
+            raise ConfigError("workload.dataset: missing; workload.scenario=dataset needs a file or hub id of prompts")
+        if self.scenario != "dataset" and self.dataset is not None:
+            raise ConfigError(f"workload.dataset: not used by workload.scenario={self.scenario}; set workload.scenario=dataset")
+        return self
 
     def requests(self, level: int) -> int:
         """Completed requests after which `level` ends: a multiple of the users, so that whole waves are counted."""
