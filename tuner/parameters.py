@@ -182,10 +182,7 @@ Choices = Annotated[
 ]
 
 
-class Ordinal(_Parameter):
-    """Choices with an order, such as ever larger chunk sizes that are no powers of two; encoded by the position in the list."""
-
-    type: Literal["ordinal"]
+class _OfChoices(_Parameter):
     choices: Choices
 
     @property
@@ -194,6 +191,12 @@ class Ordinal(_Parameter):
 
     def values(self) -> Iterator[Value]:
         return iter(self.choices)
+
+
+class Ordinal(_OfChoices):
+    """Choices with an order, such as ever larger chunk sizes that are no powers of two; encoded by the position in the list."""
+
+    type: Literal["ordinal"]
 
     def code_name(self, name: str) -> str:
         return f"{name}_index"
@@ -211,18 +214,10 @@ class Ordinal(_Parameter):
         return self.choices[int(code)]
 
 
-class Categorical(_Parameter):
+class Categorical(_OfChoices):
     """Choices without an order, such as scheduling policies."""
 
     type: Literal["categorical"]
-    choices: Choices
-
-    @property
-    def size(self) -> int:
-        return len(self.choices)
-
-    def values(self) -> Iterator[Value]:
-        return iter(self.choices)
 
     def suggest(self, trial: Suggests, name: str) -> Value:
         return self.decode(trial.suggest_categorical(name, self.choices))
