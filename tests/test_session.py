@@ -173,6 +173,15 @@ def opened(folder: Path) -> Ledger:
 
 
 class TestCreation:
+    def test_a_parameter_that_the_engine_does_not_have(self) -> None:
+        config = composed("engine=llamacpp", "engine.model=nano", "+space.n_paralel=4")
+        with pytest.raises(
+            ConfigError, match=r"^space\.n_paralel: llamacpp has no such parameter \(did you mean n_parallel\?\); known: .*n_batch"
+        ):
+            session.check_parameters(config, session.create_engine(config))
+        config = composed("engine=sglang", "space=sglang", "engine.model=org/m", "+space.any_flag=1")
+        session.check_parameters(config, session.create_engine(config))  # its own command line is the judge
+
     @pytest.mark.parametrize(
         ("overrides", "kind", "word"),
         [

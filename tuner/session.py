@@ -17,7 +17,8 @@ from tuner.engines.base import Engine
 from tuner.engines.llamacpp import LlamaCpp
 from tuner.engines.sglang import Sglang
 from tuner.engines.vllm import Vllm
-from tuner.errors import NotReadyError, Systemic
+from tuner.errors import ConfigError, NotReadyError, Systemic
+from tuner.explain import nearest
 from tuner.report import summary
 from tuner.report.pages import Pages, artifacts_folder
 from tuner.runner import run_trials
@@ -51,6 +52,7 @@ def run_study(settings: Settings, verbosity: int) -> int:
 
 def _run_study(settings: Settings, verbosity: int) -> int:
     engine, backend = create_engine(settings), create_backend(settings)
+    check_parameters(settings, engine)
     display = create_display(settings, verbosity, sys.stdout)
     quiet_optuna()
     backend.check()
@@ -149,6 +151,18 @@ def create_engine(settings: Settings) -> Engine:
                 tokenizer=engine.tokenizer,
                 ready_timeout_s=engine.ready_timeout_s,
             )
+
+
+def check_parameters(settings: Settings, engine: Engine) -> None:
+    """Refuses a search space with parameters that the engine does not have: not one trial could be launched.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
+    for name in settings.space.parameters:
+        if engine.parameters is not None and name not in engine.parameters:
+            known = sorted(engine.parameters)
+            raise ConfigError(f"space.{name}: {engine.name} has no such parameter{nearest(name, known)}; known: {', '.join(known)}")
 
 
 def create_backend(settings: Settings) -> Backend:
