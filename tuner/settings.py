@@ -29,7 +29,7 @@ from pydantic import (
 )
 
 from tuner.benchmark.measurement import METRICS, RATES, TIMINGS
-from tuner.benchmark.scenario import Scenario
+from tuner.benchmark.scenario import DATASET, Scenario
 from tuner.errors import ConfigError
 from tuner.explain import NOT_GLOBAL, nearest, one_line, show
 from tuner.space import Space
@@ -138,9 +138,9 @@ class Workload(_Section):
 
     @model_validator(mode="after")
     def _has_its_dataset(self) -> Workload:
-        if self.scenario == "dataset" and self.dataset is None:
+        if self.scenario == DATASET and self.dataset is None:
             raise ConfigError("workload.dataset: missing; workload.scenario=dataset needs a file or hub id of prompts")
-        if self.scenario != "dataset" and self.dataset is not None:
+        if self.scenario != DATASET and self.dataset is not None:
             raise ConfigError(f"workload.dataset: not used by workload.scenario={self.scenario}; set workload.scenario=dataset")
         return self
 

@@ -71,7 +71,7 @@ def test_impossible_values_are_infeasible(nano_engine: LlamaCpp, configuration: 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"n_paralel": 4}, "engine.args.n_paralel: llamacpp has no such parameter; did you mean n_parallel?"),
+        ({"n_paralel": 4}, r"engine.args.n_paralel: llamacpp has no such parameter \(did you mean n_parallel\?\); known: n_parallel"),
         ({"xyz": 4}, "engine.args.xyz: .* known: n_parallel, "),
         ({"n_ctx": "many"}, "engine.args.n_ctx='many': must be an integer"),
     ],

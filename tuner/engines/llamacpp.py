@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from tuner.engines.llamacpp_server import REPORT
 from tuner.engines.openai_server import OpenAIServer, ask, inside, post, scalars, served_name
 from tuner.engines.random_llama import MODEL_FILE, TOKENIZER_FOLDER, RandomLlama
 from tuner.errors import ConfigError, Infeasible, NotReadyError, Systemic, Transient
+from tuner.explain import nearest
 from tuner.launch import Configuration, Endpoint, LaunchSpec, Value
 
 PACKAGES = ("xllamacpp", "gguf", "tokenizers", "numpy")
@@ -79,9 +79,8 @@ class LlamaCpp(OpenAIServer):
         self._files: Files | None = None
         for name, value in self._args.items():
             if name not in BY_PARAMETER:
-                near = difflib.get_close_matches(name, BY_PARAMETER, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(BY_PARAMETER)}"
-                raise ConfigError(f"engine.args.{name}: llamacpp has no such parameter; {hint}")
+                known = ", ".join(BY_PARAMETER)
+                raise ConfigError(f"engine.args.{name}: llamacpp has no such parameter{nearest(name, BY_PARAMETER)}; known: {known}")
             try:
                 BY_PARAMETER[name].words(value)
             except Infeasible as error:
