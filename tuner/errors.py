@@ -6,6 +6,11 @@ ever shown as a traceback.
 
 from __future__ import annotations
 
+from typing import Literal
+
+MemoryStage = Literal["load", "capture", "run"]
+"""When GPU memory did not suffice: weights and KV cache at start, graph capture and warm-up, or serving."""
+
 
 class TunerError(Exception):
     """Base of all errors that a user may meet. `str(error)` is one line."""
@@ -40,7 +45,17 @@ class TrialFailure(TunerError):
 
 
 class Infeasible(TrialFailure):
-    """The configuration's own fault: the engine rejects it, or memory does not suffice. The sampler learns from it."""
+    """The configuration's own fault: the engine rejects it, or memory does not suffice. The sampler learns from it.
+
+    Args:
+        reason: See `TrialFailure`.
+        detail: See `TrialFailure`.
+        memory: When GPU memory did not suffice, for the feasibility gate; None where memory was not the cause.
+    """
+
+    def __init__(self, reason: str, detail: str = "", memory: MemoryStage | None = None) -> None:
+        super().__init__(reason, detail)
+        self.memory = memory
 
 
 class Transient(TrialFailure):
@@ -48,6 +63,6 @@ class Transient(TrialFailure):
 
 
 class Systemic(TrialFailure):
-    """Every other trial would fail in the same way (no such model, no such executable): the study stops."""
+    """Every other trial would fail in the same way (no such model, no such image, no daemon): the study stops."""
 
     exit_code = 3

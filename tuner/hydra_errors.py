@@ -11,7 +11,7 @@ from omegaconf.errors import MissingMandatoryValue
 from tuner.composition import ERRORS, groups, keys, options
 from tuner.explain import NOT_GLOBAL, nearest
 
-OPEN = ("space.", "engine.args.", "workload.request_params.")
+OPEN = ("space.", "engine.args.", "workload.request_params.", "backend.environment.", "backend.ulimits.", "backend.container.")
 """Where a user may add keys of any name."""
 
 

@@ -31,9 +31,9 @@ class LaunchSpec:
         served_model: The model name that the server must answer to on its OpenAI API. Unique to the deployment where the engine can rename
             it, so that a stranger on the same port is told apart.
         env: Environment variables in addition to those the backend provides. May hold secrets: never log, label or store it.
-        gpus: Number of GPUs to be held for the deployment.
+        gpus: Number of GPUs to be held for the deployment, no other deployment seeing them.
         image: Container image, or None where the engine runs only as a process of this host.
-        mounts: Paths of the host that the server needs.
+        mounts: Paths of the host that the server needs; a backend whose servers see the host's files ignores them.
         ready_timeout_s: Seconds from start to readiness after which the launch counts as failed.
     """
 
@@ -71,8 +71,11 @@ class ExitStatus:
         code: Exit code as the shell counts it (137 for SIGKILL), or None where the backend cannot know it.
         oom_killed: True when the kernel or the container runtime says that memory ran out; never guessed from the code.
         log_tail: The last lines of the server's output.
+        disturbed: What somebody else did to the server (removed it, restarted it, stopped its daemon), as a whole sentence; empty where
+            it ended by itself. Whatever its log says then, the configuration is not at fault.
     """
 
     code: int | None
     oom_killed: bool = False
     log_tail: str = ""
+    disturbed: str = ""

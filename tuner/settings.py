@@ -12,88 +12,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from tuner.backend_settings import BackendSettings
 from tuner.benchmark.measurement import METRICS, RATES, TIMINGS
 from tuner.benchmark.scenario import DATASET, Scenario
+from tuner.engine_settings import GpuEngineSettings, LlamaCppSettings
 from tuner.errors import ConfigError
 from tuner.explain import NOT_GLOBAL, nearest, one_line, show
+from tuner.section import Args, Section, Text, as_tuple
 from tuner.space import Space
 from tuner.space_settings import check_encodable, read_space
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _as_mapping(value: Any) -> Any:
-    return {} if value is None else value
-
-
-Text = Annotated[str, Field(min_length=1)]
-Args = Annotated[Mapping[str, StrictBool | StrictInt | StrictFloat | StrictStr], BeforeValidator(_as_mapping)]
-
-
-class LlamaCppSettings(_Section):
-    """The embedded CPU engine.
-
-    Attributes:
-        model: `nano` or `micro` (random weights, made on first use), or the path of a GGUF file.
-        tokenizer: Folder with a Hugging Face tokenizer; by default it is read from the GGUF.
-        args: Further parameters of every launch, the default's too.
-        ready_timeout_s: Seconds from start to readiness.
-    """
-
-    name: Literal["llamacpp"]
-    model: Text
-    tokenizer: Text | None = None
-    args: Args = {}
-    ready_timeout_s: PositiveFloat = 60.0
-
-
-class GpuEngineSettings(_Section):
-    """SGLang or vLLM.
-
-    Attributes:
-        model: Hugging Face hub id or local directory.
-        executable: First words of the command line, where the engine runs as a process of this host.
-        image: Container image, where it runs in a container.
-        tokenizer: Hub id or folder of the tokenizer; by default the model's own.
-        args: Further flags of every launch, the default's too: `mem_fraction_static: 0.8` becomes `--mem-fraction-static 0.8`.
-        ready_timeout_s: Seconds from start to readiness.
-    """
-
-    name: Literal["sglang", "vllm"]
-    model: Text
-    executable: Annotated[tuple[Text, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-    image: Text | None = None
-    tokenizer: Text | None = None
-    args: Args = {}
-    ready_timeout_s: PositiveFloat = 1200.0
-
-
-class BackendSettings(_Section):
-    """Where servers run; `auto` decides by the engine and this host."""
-
-    name: Literal["auto", "local", "docker"]
 
 
 def _levels(levels: tuple[int, ...]) -> tuple[int, ...]:
@@ -107,7 +44,7 @@ def _scenario(text: str) -> str:
     return text
 
 
-class Workload(_Section):
+class Workload(Section):
     """The traffic.
 
     Attributes:
@@ -127,8 +64,8 @@ class Workload(_Section):
     scenario: Annotated[str, AfterValidator(_scenario)]
     dataset: Text | None = None
     prompt_column: Text | None = None
-    request_params: Args = {}
-    levels: Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_levels)]
+    request_params: Args = Field(default_factory=dict)
+    levels: Annotated[tuple[PositiveInt, ...], BeforeValidator(as_tuple), Field(min_length=1), AfterValidator(_levels)]
     requests_per_user: PositiveInt = 3
     min_requests: PositiveInt = 16
     max_time_s: PositiveFloat = 60.0
@@ -165,7 +102,7 @@ def _at(value: Any) -> Any:
     raise ValueError(f"{show(value)} is not allowed; use min, max, or one of workload.levels{nearest(str(value), ('min', 'max'))}")
 
 
-class _AtLevel(_Section):
+class _AtLevel(Section):
     """A metric at one load level; `min` and `max` stand for the lowest and highest that are run."""
 
     metric: Metric
@@ -209,7 +146,7 @@ class Slo(_AtLevel):
         return min(max(excess, -1.0), 1.0)
 
 
-class SamplerSettings(_Section):
+class SamplerSettings(Section):
     """Optuna's sampler.
 
     Attributes:
@@ -221,13 +158,13 @@ class SamplerSettings(_Section):
     startup_trials: PositiveInt = 5
 
 
-class StorageSettings(_Section):
+class StorageSettings(Section):
     """Optuna's storage: any SQLAlchemy URL."""
 
     url: Text
 
 
-class BenchmarkSettings(_Section):
+class BenchmarkSettings(Section):
     """The load generator.
 
     Attributes:
@@ -237,14 +174,14 @@ class BenchmarkSettings(_Section):
     mode: Literal["driver", "cli"] = "driver"
 
 
-class DashboardSettings(_Section):
+class DashboardSettings(Section):
     """Where `tuner dashboard` listens. It has no login: think before you bind it to more than loopback."""
 
     host: Text = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
 
 
-class Settings(_Section):
+class Settings(Section):
     """Everything that one study needs to know.
 
     Attributes:
@@ -268,8 +205,8 @@ class Settings(_Section):
     backend: BackendSettings
     space: Annotated[Space, BeforeValidator(read_space)]
     workload: Workload
-    objectives: Annotated[tuple[Objective, ...], BeforeValidator(_as_tuple), Field(min_length=1, validate_default=True)] = ()
-    constraints: Annotated[tuple[Slo, ...], BeforeValidator(_as_tuple)] = ()
+    objectives: Annotated[tuple[Objective, ...], BeforeValidator(as_tuple), Field(min_length=1, validate_default=True)] = ()
+    constraints: Annotated[tuple[Slo, ...], BeforeValidator(as_tuple)] = ()
     sampler: SamplerSettings
     storage: StorageSettings
     benchmark: BenchmarkSettings = BenchmarkSettings()
@@ -313,7 +250,11 @@ class Settings(_Section):
         dumped = self.model_dump(
             mode="json",
             include={"engine", "backend", "workload", "objectives", "constraints", "benchmark"},
-            exclude={"engine": {"ready_timeout_s", "executable"}, "workload": {"stall_s"}},
+            exclude={
+                "engine": {"ready_timeout_s", "executable"},
+                "backend": {"gpus", "pull", "pull_timeout_s", "bind", "model_cache", "stop_grace_s"},
+                "workload": {"stall_s"},
+            },
         )
         return dumped | {"space": space | {"constraints": [constraint.text for constraint in self.space.constraints]}}
 
