@@ -9,6 +9,8 @@ import pytest
 from tests.engines.fake_server import FakeServer
 from tuner.engines.llamacpp import LlamaCpp
 
+pytest_plugins = ("tests.docker_daemon", "tests.docker_image", "tests.user")
+
 
 @pytest.fixture(scope="session")
 def nano_engine(tmp_path_factory: pytest.TempPathFactory) -> LlamaCpp:
@@ -25,3 +27,10 @@ def nano_engine(tmp_path_factory: pytest.TempPathFactory) -> LlamaCpp:
 def fake_server() -> Iterator[FakeServer]:
     with FakeServer() as server:
         yield server
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the tests that need a GPU, unless they are asked for."""
+    if "gpu" in config.getoption("markexpr"):
+        return
+    items[:] = [item for item in items if item.get_closest_marker("gpu") is None]

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import docker
 import pytest
-import requests
 
-from tuner.backends import auto
-from tuner.backends.auto import DockerGpus, resolve
+from tuner.backends.auto import resolve
+from tuner.backends.docker_gpus import DockerGpus
 from tuner.errors import NotReadyError
 from tuner.host import Nvidia
 
@@ -55,76 +54,17 @@ def test_gpu_that_docker_cannot_use_is_an_error() -> None:
     assert "/dev/nvidia0" in one_line(caught)
 
 
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (docker.errors.DockerException("Error while ...: ('Connection aborted.', FileNotFoundError(2, 'No such file'))"), "start docker"),
-        (docker.errors.DockerException("('Connection aborted.', PermissionError(13, 'Permission denied'))"), "usermod -aG docker"),
-        (docker.errors.APIError("500 Server Error"), "start docker"),
-        (requests.exceptions.ConnectionError("refused\nby peer"), "start docker"),
-    ],
-)
-def test_unreachable_daemon(monkeypatch: pytest.MonkeyPatch, error: Exception, words: str) -> None:
-    def from_env(timeout: int) -> None:
-        raise error
-
-    monkeypatch.setattr(docker, "from_env", from_env)
+def test_daemon_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     with pytest.raises(NotReadyError) as caught:
         resolve("vllm", lambda: GPU)
-    assert words in one_line(caught)
+    for words in ("/dev/nvidia0", "does not answer (no socket)", "start docker", "or use backend=local"):
+        assert words in one_line(caught)
 
 
-def test_dead_socket_through_the_real_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
-    with pytest.raises(NotReadyError, match="no socket") as caught:
-        DockerGpus.probe()
-    assert "start docker" in one_line(caught)
-
-
-@pytest.fixture
-def _no_hook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-
-
-@pytest.mark.usefixtures("_no_hook")
-def test_info_of_a_plain_daemon_offers_no_gpu(tmp_path: Path) -> None:
-    assert not DockerGpus.from_info({"Runtimes": {"runc": {}, "io.containerd.runc.v2": {}}}).usable
-    assert not DockerGpus.from_info({"Runtimes": None, "CDISpecDirs": [str(tmp_path / "missing")], "DiscoveredDevices": None}).usable
-
-
-@pytest.mark.usefixtures("_no_hook")
-def test_nvidia_runtime() -> None:
-    assert DockerGpus.from_info({"Runtimes": {"runc": {}, "nvidia": {"path": "nvidia-container-runtime"}}}) == DockerGpus(
-        True, False, False
-    )
-
-
-@pytest.mark.usefixtures("_no_hook")
-def test_discovered_cdi_devices() -> None:
-    devices = [{"Source": "cdi", "ID": "amd.com/gpu=0"}, {"Source": "cdi", "ID": "nvidia.com/gpu=all"}]
-    assert DockerGpus.from_info({"DiscoveredDevices": devices[1:]}) == DockerGpus(False, False, True)
-    assert not DockerGpus.from_info({"DiscoveredDevices": devices[:1]}).usable
-
-
-@pytest.mark.usefixtures("_no_hook")
-def test_cdi_files_of_older_daemons(tmp_path: Path) -> None:
-    info = {"CDISpecDirs": [str(tmp_path)]}
-    (tmp_path / "amd.yaml").write_text("kind: amd.com/gpu\n")
-    (tmp_path / "readme.txt").write_text("nvidia.com/gpu")
-    assert not DockerGpus.from_info(info).usable
-    (tmp_path / "nvidia.yaml").write_text("cdiVersion: 0.5.0\nkind: nvidia.com/gpu\n")
-    assert DockerGpus.from_info(info) == DockerGpus(False, False, True)
-
-
-@pytest.mark.usefixtures("_no_hook")
-def test_hook_on_the_path(tmp_path: Path) -> None:
-    hook = tmp_path / "bin" / "nvidia-container-runtime-hook"
-    hook.parent.mkdir()
-    hook.write_text("")
-    hook.chmod(0o755)
-    assert DockerGpus.from_info({}) == DockerGpus(False, True, False)
-
-
-def test_docker_later_says_what_to_do_now() -> None:
-    assert "backend=local" in auto.DOCKER_LATER
-    assert "\n" not in auto.DOCKER_LATER
+@pytest.mark.slow
+def test_real_daemon_without_the_nvidia_runtime(daemon: docker.DockerClient) -> None:
+    if DockerGpus.probe().usable:
+        pytest.skip("this daemon can give GPUs")
+    with pytest.raises(NotReadyError, match=r"Docker cannot use it.*nvidia-ctk runtime configure"):
+        resolve("sglang", lambda: GPU)

@@ -18,8 +18,9 @@ import pytest
 from tests.conformance.backend import PATIENCE_S, STUB, BackendSuite, answers, eventually, fetch
 from tuner.backends import local
 from tuner.backends.base import Place
-from tuner.backends.local import Local, oom_kills, tail
-from tuner.errors import NotReadyError, Systemic, Transient
+from tuner.backends.local import Local, oom_kills
+from tuner.errors import Infeasible, NotReadyError, Systemic, Transient
+from tuner.gpus import GpuSlots
 from tuner.launch import LaunchSpec
 
 pytestmark = pytest.mark.slow
@@ -42,11 +43,11 @@ def backend_in(folder: Path) -> Local:
     return Local(runtime_dir=folder / "run", stop_grace_s=0.3)
 
 
-def stub_spec(folder: Path, mode: str, **env: str) -> LaunchSpec:
+def stub_spec(folder: Path, mode: str, gpus: int = 0, **env: str) -> LaunchSpec:
     script = folder / "stub.py"  # its path in the command lines tells the processes of one test
     if not script.exists():
         shutil.copy(STUB, script)
-    return LaunchSpec((sys.executable, str(script), mode, "{host}", "{port}"), "stub", env=env)
+    return LaunchSpec((sys.executable, str(script), mode, "{host}", "{port}"), "stub", env=env, gpus=gpus)
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
@@ -295,14 +296,19 @@ def test_executable_is_looked_up_on_the_path_of_the_spec(tmp_path: Path, backend
 def test_exhausted_descriptors_are_worth_another_try(tmp_path: Path, backend: Local, place: Place) -> None:
     stub_spec(tmp_path, "serve")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 2, hard))
+    highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    held = [os.dup(0)]  # fills the gaps that other tests left, so that two numbers are free
+    while held[-1] <= highest:
+        held.append(os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] + 2, hard))
+    os.close(held.pop())
     try:
         with pytest.raises(Transient):
             backend.deploy(stub_spec(tmp_path, "serve"), place)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in held:
+            os.close(number)
     assert list((tmp_path / "run").iterdir()) == []
 
 
@@ -350,22 +356,6 @@ def test_many_at_once_from_threads(tmp_path: Path, backend: Local) -> None:
     assert sorted(map(str, replies)) == [str(trial) for trial in range(6)]
 
 
-def test_tail_of_a_large_log(tmp_path: Path) -> None:
-    log = tmp_path / "server.log"
-    with log.open("wb") as file:
-        file.truncate(1 << 30)  # sparse
-        file.seek(0, os.SEEK_END)
-        file.write(b"".join(b"line %d\n" % number for number in range(100)))
-    assert tail(log, 3) == "line 97\nline 98\nline 99"
-
-
-def test_tail_survives_bytes_and_progress_bars(tmp_path: Path) -> None:
-    log = tmp_path / "server.log"
-    log.write_bytes(b"ok\r\nload: 1%\rload: 99%\rload: 100%\n\xff broken\n\n")
-    assert tail(log) == "ok\nload: 100%\n� broken"
-    assert tail(tmp_path / "missing") == ""
-
-
 def test_check_warns_of_another_tuner_whose_load_would_disturb(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     backend = backend_in(tmp_path)
     backend.check()
@@ -378,3 +368,51 @@ def test_check_warns_of_another_tuner_whose_load_would_disturb(tmp_path: Path, c
     owner.wait()
     assert caplog.messages == ["another tuner measures study some-study on this host: each disturbs the numbers of the other"]
     eventually(lambda: not processes_of(tmp_path), "nothing is left of the other tuner")
+
+
+class TestGpus:
+    PRINT = "import os; print([os.environ.get(name) for name in ('CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER')])"
+
+    def spec(self, gpus: int) -> LaunchSpec:
+        return LaunchSpec((sys.executable, "-c", self.PRINT), "stub", gpus=gpus, env={"CUDA_VISIBLE_DEVICES": "7"})
+
+    def seen(self, folder: Path, place: Place, slots: GpuSlots | None, gpus: int) -> str:
+        with Local(slots, folder / "run").deploy(self.spec(gpus), place) as deployment:
+            eventually(lambda: deployment.exit_status() is not None, "exit status")
+            return deployment.log_tail()
+
+    def test_a_server_sees_as_many_as_it_needs_and_no_other(self, tmp_path: Path, place: Place) -> None:
+        slots = GpuSlots(["3", "1", "MIG-a"])
+        assert self.seen(tmp_path, place, slots, 2) == "['3,1', 'PCI_BUS_ID']"
+        assert self.seen(tmp_path, place, slots, 0) == "['', 'PCI_BUS_ID']"
+
+    def test_a_study_without_gpus_hides_them(self, tmp_path: Path, place: Place) -> None:
+        assert self.seen(tmp_path, place, GpuSlots([]), 1) == "['', 'PCI_BUS_ID']"
+
+    def test_unknown_ones_are_left_to_the_environment(self, tmp_path: Path, place: Place) -> None:
+        assert self.seen(tmp_path, place, None, 1) == "['7', None]"
+
+    def test_they_are_held_until_the_server_is_gone(self, tmp_path: Path, place: Place) -> None:
+        slots = GpuSlots(["0", "1"])
+        backend = Local(slots, tmp_path / "run", stop_grace_s=0.3)
+        first = backend.deploy(stub_spec(tmp_path, "serve", gpus=1), place)
+        with backend.deploy(stub_spec(tmp_path, "serve", gpus=1), place):
+            with pytest.raises(Transient):
+                backend.deploy(stub_spec(tmp_path, "serve", gpus=1), place)
+            first.close()
+            assert slots.take(1) == ("0",)
+            first.close()  # again: what somebody else holds by now stays theirs
+            with pytest.raises(Transient):
+                slots.take(1)
+
+    def test_a_failed_start_gives_them_back(self, tmp_path: Path, place: Place) -> None:
+        slots = GpuSlots(["0"])
+        with pytest.raises(Systemic):
+            Local(slots, tmp_path / "run").deploy(LaunchSpec(("no-such-server",), "stub", gpus=1), place)
+        (tmp_path / "file").write_text("")
+        with pytest.raises(Systemic):
+            Local(slots, tmp_path / "file" / "run").deploy(LaunchSpec(("no-such-server",), "stub", gpus=1), place)
+        with pytest.raises(Infeasible):
+            Local(slots, tmp_path / "run").deploy(LaunchSpec(("no-such-server",), "stub", gpus=2), place)
+        assert slots.take(1) == ("0",)
+        assert list((tmp_path / "run").iterdir()) == []

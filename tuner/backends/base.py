@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,9 @@ from typing import ClassVar, Self
 from tuner.launch import Endpoint, ExitStatus, LaunchSpec
 
 READY_POLL_S = 0.05
+
+DIAGNOSIS_LINES = 400
+"""Lines of a dead server's log in `ExitStatus.log_tail`: a root cause stands above the tracebacks of all ranks that follow it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +130,11 @@ class Backend(ABC):
     @abstractmethod
     def reap(self) -> list[str]:
         """Removes what owners that no longer live have left; leaves those of the living alone. Returns one line for each removal."""
+
+    def describe(self) -> Mapping[str, str]:
+        """Facts for the study's record, such as the digest of the image. Short scalars, no secrets. Valid after `check`."""
+        return {}
+
+    def launch_command(self, spec: LaunchSpec) -> list[str]:
+        """What a user would type to run `spec` without tuner, on loopback and port 8000. Secrets stand there by name only."""
+        return spec.bound("127.0.0.1", 8000)

@@ -8,20 +8,21 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from socket import socket
 
 from tuner.backends import supervisor
-from tuner.backends.base import Backend, Deployment, Place
+from tuner.backends.base import DIAGNOSIS_LINES, Backend, Deployment, Place
+from tuner.backends.log_file import LOG_NAME, tail
 from tuner.backends.pid_file import PidFile, default_folder
 from tuner.backends.port import reserve_port
 from tuner.errors import NotReadyError, Systemic, Transient, TrialFailure
+from tuner.gpus import GpuSlots
 from tuner.launch import Endpoint, ExitStatus, LaunchSpec
 
 _LOG = logging.getLogger(__name__)
 _HOST = "127.0.0.1"
-_LOG_NAME = "server.log"
-_TAIL_BYTES = 256 * 1024
 _FORCED_STOP_S = 5.0
 _EXHAUSTED = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRINUSE, errno.ETXTBSY}
 
@@ -32,13 +33,15 @@ class Local(Backend):
     Each server leads its own session, under a supervisor that ends it and all its offspring when tuner ends in whatever way.
 
     Args:
+        gpus: Whose GPUs the servers see; None hides none.
         runtime_dir: Directory for pid files, by default `pid_file.default_folder()`.
         stop_grace_s: Seconds between SIGTERM and SIGKILL when a deployment is closed.
     """
 
     name = "local"
 
-    def __init__(self, runtime_dir: Path | None = None, stop_grace_s: float = 10.0) -> None:
+    def __init__(self, gpus: GpuSlots | None = None, runtime_dir: Path | None = None, stop_grace_s: float = 10.0) -> None:
+        self._gpus = gpus or GpuSlots(None)
         self._runtime_dir = runtime_dir or default_folder()
         self._stop_grace_s = stop_grace_s
 
@@ -58,31 +61,32 @@ class Local(Backend):
                 _LOG.warning("another tuner measures study %s on this host: each disturbs the numbers of the other", pid_file.study)
 
     def deploy(self, spec: LaunchSpec, place: Place) -> Deployment:
-        log_path = place.folder / _LOG_NAME
-        try:
-            pid_file = PidFile.create(self._runtime_dir, place.study, place.trial)
-        except OSError as error:
-            raise _failure(f"cannot write pid files to {self._runtime_dir}", error, "set XDG_STATE_HOME") from error
-        try:
-            reservation = reserve_port(_HOST)
-        except OSError as error:
-            pid_file.forget()
-            raise _failure(f"no port of {_HOST} can be had", error, "end programs that hold ports") from error
-        port = reservation.getsockname()[1]
-        try:
-            # unbuffered: what a Python server wrote before it was killed is the evidence
-            environment = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(spec.env) | pid_file.environment()
-            process, pid = _start(spec.bound(_HOST, port), environment, log_path, self._stop_grace_s)
+        log_path = place.folder / LOG_NAME
+        with ExitStack() as held:
+            gpus = self._gpus.take(spec.gpus)
+            held.callback(self._gpus.give_back, gpus)
             try:
-                pid_file = pid_file.started_as(pid)
+                reservation = held.enter_context(reserve_port(_HOST))
             except OSError as error:
-                raise _failure(f"cannot write {pid_file.path}", error, "free disk space") from error
-        except BaseException:
-            pid_file.remove()
-            reservation.close()
-            raise
-        endpoint = Endpoint(f"http://{_HOST}:{port}", spec.served_model)
-        return LocalDeployment(endpoint, log_path, process, pid_file, reservation, self._stop_grace_s + _FORCED_STOP_S)
+                raise _failure(f"no port of {_HOST} can be had", error, "end programs that hold ports") from error
+            port = reservation.getsockname()[1]
+            try:
+                pid_file = PidFile.create(self._runtime_dir, place.study, place.trial)
+            except OSError as error:
+                raise _failure(f"cannot write pid files to {self._runtime_dir}", error, "set XDG_STATE_HOME") from error
+            try:
+                # unbuffered: what a Python server wrote before it was killed is the evidence
+                environment = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(spec.env) | _visible(gpus) | pid_file.environment()
+                process, pid = _start(spec.bound(_HOST, port), environment, log_path, self._stop_grace_s)
+                try:
+                    pid_file = pid_file.started_as(pid)
+                except OSError as error:
+                    raise _failure(f"cannot write {pid_file.path}", error, "free disk space") from error
+            except BaseException:
+                pid_file.remove()
+                raise
+            endpoint = Endpoint(f"http://{_HOST}:{port}", spec.served_model)
+            return LocalDeployment(endpoint, log_path, process, pid_file, held.pop_all(), self._stop_grace_s + _FORCED_STOP_S)
 
     def reap(self) -> list[str]:
         lines = []
@@ -96,7 +100,16 @@ class Local(Backend):
 
 
 class LocalDeployment(Deployment):
-    """A server of `Local`; made by `Local.deploy`."""
+    """A server of `Local`; made by `Local.deploy`.
+
+    Args:
+        endpoint: Where it answers.
+        log_path: Its log.
+        process: Its supervisor.
+        pid_file: What is written down about it.
+        held: Its port and GPUs, which others may have when it is gone.
+        stop_limit_s: Seconds that an orderly stop may take.
+    """
 
     def __init__(
         self,
@@ -104,14 +117,14 @@ class LocalDeployment(Deployment):
         log_path: Path,
         process: subprocess.Popen[bytes],
         pid_file: PidFile,
-        reservation: socket,
+        held: ExitStack,
         stop_limit_s: float,
     ) -> None:
         self.endpoint = endpoint
         self.log_path = log_path
         self._process = process
         self._pid_file = pid_file
-        self._reservation = reservation
+        self._held = held
         self._stop_limit_s = stop_limit_s
         self._oom_kills = oom_kills()
         self._stopped = False
@@ -122,7 +135,7 @@ class LocalDeployment(Deployment):
             code = returned if returned >= 0 else 128 - returned
             # a SIGKILL that is not ours, and the kernel has counted a victim meanwhile
             oom_killed = code == 137 and not self._stopped and oom_kills() > self._oom_kills
-            self._status = ExitStatus(code, oom_killed, self.log_tail())
+            self._status = ExitStatus(code, oom_killed, self.log_tail(DIAGNOSIS_LINES))
         return self._status
 
     def log_tail(self, lines: int = 40) -> str:
@@ -147,7 +160,15 @@ class LocalDeployment(Deployment):
             self._pid_file.remove()
         else:
             self._pid_file.forget()
-        self._reservation.close()
+        self._held.close()
+
+
+def _visible(gpus: Sequence[str] | None) -> dict[str, str]:
+    """The variables that hide all other GPUs from a server, and number its own as NVML does.
+
+    See https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
+    """
+    return {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def _start(argv: list[str], environment: dict[str, str], log_path: Path, grace_s: float) -> tuple[subprocess.Popen[bytes], int]:
@@ -205,15 +226,3 @@ def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
-
-def tail(path: Path, lines: int = 40) -> str:
-    """The last lines of a text file of any size, without raising. Of a progress bar only its last state."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            text = file.read(_TAIL_BYTES).decode(errors="replace")
-    except OSError:
-        return ""
-    last = text.rstrip().split("\n")[-lines:]
-    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in last)
