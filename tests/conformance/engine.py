@@ -15,6 +15,7 @@ from tests.engines.serving import complete, running
 from tuner.engines.base import Engine
 from tuner.errors import Infeasible, Systemic, Transient, TrialFailure
 from tuner.launch import Configuration, Endpoint, ExitStatus
+from tuner.server_facts import Startup
 
 SECRET = "hf_conformanceSecret"
 
@@ -74,10 +75,9 @@ class EngineConformance:
         spec = engine.launch({}, "t")
         assert SECRET not in str(dataclasses.replace(spec, env={}))
         assert SECRET not in str(engine.describe())
-        assert SECRET not in " ".join(engine.launch_command({}))
 
     def test_launch_command_can_be_pasted(self, engine: Engine) -> None:
-        command = engine.launch_command(engine.defaults)
+        command = engine.launch(engine.defaults, "").bound("127.0.0.1", 8000)
         assert "8000" in command
         assert not any("{" in word or word.endswith("-") for word in command)
 
@@ -107,10 +107,13 @@ class EngineConformance:
             Reply({"data": ["m"]}),
             Reply(None),
             Reply({"ui_settings": [], "internal_states": 1}),
+            Reply(b"a{b 1\n"),
+            Reply(b"# TYPE a gauge\na 1\n"),
+            Reply(b"[" * 100_000),
         ],
     )
     def test_a_stranger_at_the_endpoint(self, engine: Engine, fake_server: FakeServer, reply: Reply) -> None:
-        for path in ("/v1/models", "/health", "/props", "/slots", "/server_info", "/version"):
+        for path in ("/v1/models", "/health", "/props", "/slots", "/server_info", "/version", "/metrics"):
             fake_server.routes[f"GET {path}"] = reply
         self.assert_silent(engine, Endpoint(fake_server.url, "m"))
 
@@ -128,6 +131,15 @@ class EngineConformance:
         assert isinstance(failure, Infeasible | Transient | Systemic)
         assert failure.detail == log
         assert_one_line(failure)
+
+    @pytest.mark.parametrize("log", LOGS.values(), ids=LOGS.keys())
+    def test_a_log_without_facts_of_the_start(self, engine: Engine, log: str) -> None:
+        assert engine.startup(log) == Startup()
+
+    def test_a_disturbed_server_is_nobodys_fault(self, engine: Engine) -> None:
+        failure = engine.diagnose(ExitStatus(137, oom_killed=True, log_tail="ValueError: x", disturbed="Somebody stopped it."))
+        assert isinstance(failure, Transient)
+        assert failure.reason == "Somebody stopped it."
 
     def test_memory_that_ran_out_is_the_configurations_fault(self, engine: Engine) -> None:
         assert isinstance(engine.diagnose(ExitStatus(137, oom_killed=True)), Infeasible)
@@ -147,6 +159,7 @@ class EngineConformance:
         assert engine.effective(endpoint) == {}
         assert engine.version(endpoint)
         assert not engine.flush_cache(endpoint)
+        assert engine.metrics(endpoint) is None
 
 
 @pytest.mark.slow
@@ -170,6 +183,12 @@ class ServedEngineConformance:
     def test_it_answers_as_soon_as_it_is_ready(self, engine: Engine, tmp_path: Path) -> None:
         with running(engine, {}, tmp_path / "log") as endpoint:
             assert complete(endpoint, "Hello", max_tokens=3)["usage"]["completion_tokens"] == 3
+
+    def test_an_idle_server_runs_nothing(self, engine: Engine, tmp_path: Path) -> None:
+        with running(engine, {}, tmp_path / "log") as endpoint:
+            metrics = engine.metrics(endpoint)
+            assert metrics is not None
+            assert (metrics.running, metrics.queued) == (0, 0)
 
     def test_version_is_known(self, engine: Engine, tmp_path: Path) -> None:
         with running(engine, {}, tmp_path / "log") as endpoint:

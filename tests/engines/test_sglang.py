@@ -45,7 +45,7 @@ def test_configuration_becomes_flags() -> None:
     spec = engine.launch({"mem_fraction_static": 0.85, "enable_mixed_chunk": True, "disable_radix_cache": False}, "t7")
     assert spec.argv == (
         *("python3", "-m", "sglang.launch_server", "--model-path", MODEL, "--served-model-name", "Llama-3.2-1B-Instruct-t7"),
-        *("--host", "{host}", "--port", "{port}"),
+        *("--host", "{host}", "--port", "{port}", "--enable-metrics"),
         *("--context-length", "8192", "--mem-fraction-static", "0.85", "--enable-mixed-chunk"),
     )
     assert spec.image == "lmsysorg/sglang:v0.5.23"
@@ -53,7 +53,10 @@ def test_configuration_becomes_flags() -> None:
 
 
 def test_command_to_paste_names_the_model_as_it_is() -> None:
-    assert "--served-model-name meta-llama/Llama-3.2-1B-Instruct --host 127.0.0.1" in " ".join(Sglang(MODEL).launch_command({}))
+    assert "--served-model-name meta-llama/Llama-3.2-1B-Instruct --host 127.0.0.1" in " ".join(
+        command = " ".join(Sglang(MODEL).launch({}, "").bound("127.0.0.1", 8000))
+        assert "--served-model-name meta-llama/Llama-3.2-1B-Instruct --host 127.0.0.1" in command
+    )
 
 
 def test_a_local_model_is_mounted(tmp_path: Path) -> None:
@@ -84,6 +87,9 @@ def test_gpus(configuration: Configuration, gpus: int) -> None:
     [
         {"dp_size": 2, "attn_dp_size": 2},
         {"tp_size": 4, "attn_dp_size": 3},
+        {"tp_size": 4, "attn_dp_size": 2, "attn_cp_size": 4},
+        {"enable_torch_compile": True, "disable_cuda_graph_padding": True},
+        {"enable_priority_scheduling": True, "schedule_policy": "lpm"},
         {"schedule_conservativeness": -0.1},
         {"tp_size": 0},
         {"tp_size": 1.5},
@@ -96,9 +102,22 @@ def test_impossible_configurations(configuration: Configuration) -> None:
         Sglang(MODEL).launch(configuration, "t")
 
 
-@pytest.mark.parametrize("configuration", [{"chunked_prefill_size": -1, "page_size": 64}, {"chunked_prefill_size": 4096, "page_size": 64}])
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        {"chunked_prefill_size": -1, "page_size": 64},
+        {"chunked_prefill_size": 4096, "page_size": 64},
+        {"chunked_prefill_size": 1000, "page_size": 64, "disaggregation_mode": "decode"},
+        {"enable_priority_scheduling": True},
+        {"enable_priority_scheduling": True, "schedule_policy": "lof"},
+    ],
+)
 def test_possible_configurations(configuration: Configuration) -> None:
     Sglang(MODEL).launch(configuration, "t")
+
+
+def test_a_rule_that_older_versions_do_not_have() -> None:
+    Sglang(MODEL, version="0.5.10").launch({"enable_torch_compile": True, "disable_cuda_graph_padding": True}, "t")
 
 
 @pytest.mark.parametrize("name", ["port", "served_model_name", "api_key"])
@@ -110,7 +129,6 @@ def test_arguments_that_are_not_the_users(name: str) -> None:
 def test_a_missing_directory_is_systemic() -> None:
     with pytest.raises(Systemic, match=r"engine\.model=/no/such: no such directory"):
         Sglang("/no/such").prepare()
-    Sglang(MODEL).prepare()
 
 
 def test_credentials_reach_the_server_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:

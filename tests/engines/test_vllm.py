@@ -42,12 +42,18 @@ def test_configuration_becomes_flags() -> None:
     [
         {"gpu_memory_utilization": 0.0},
         {"gpu_memory_utilization": 1.1},
+        {"tensor_parallel_size": 0},
         {"enable_chunked_prefill": False, "max_num_batched_tokens": 2048, "max_model_len": 4096},
     ],
 )
 def test_impossible_configurations(configuration: Configuration) -> None:
     with pytest.raises(Infeasible):
         Vllm(MODEL).launch(configuration, "t")
+
+
+def test_gpus_of_every_kind_of_parallelism() -> None:
+    sizes = {"tensor_parallel_size": 2, "pipeline_parallel_size": 2, "data_parallel_size": 3, "prefill_context_parallel_size": 2}
+    assert Vllm(MODEL).launch(sizes, "t").gpus == 24
 
 
 def test_effective_values_and_version(fake_server: FakeServer) -> None:
@@ -61,8 +67,10 @@ def test_effective_values_and_version(fake_server: FakeServer) -> None:
 def test_the_cache_can_be_flushed_in_developer_mode_only(fake_server: FakeServer) -> None:
     endpoint = Endpoint(fake_server.url, "m")
     assert not Vllm(MODEL).flush_cache(endpoint)
-    fake_server.routes["POST /reset_prefix_cache"] = Reply("")
+    answers = iter([False, False, True])
+    fake_server.routes["POST /reset_prefix_cache"] = lambda: Reply({"success": next(answers)})
     assert Vllm(MODEL).flush_cache(endpoint)
+    assert list(answers) == []
 
 
 GENERIC = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from tuner.errors import TrialFailure
 from tuner.launch import Configuration, Endpoint, ExitStatus, LaunchSpec, Value
+from tuner.server_facts import ServerMetrics, Startup
 
 
 class Engine(ABC):
@@ -43,6 +44,11 @@ class Engine(ABC):
     def tokenizer(self) -> str:
         """Directory or hub id of the tokenizer for the load generator. Valid after `prepare`."""
 
+    @property
+    def model_folder(self) -> Path | None:
+        """Folder of this host with the model's `config.json`, for the feasibility gate; None where there is none. Valid after `prepare`."""
+        return None
+
     @abstractmethod
     def launch(self, configuration: Configuration, token: str) -> LaunchSpec:
         """The server that `configuration` describes; an empty one launches the engine's own defaults.
@@ -71,13 +77,17 @@ class Engine(ABC):
     def flush_cache(self, endpoint: Endpoint) -> bool:
         """Drops the prompt cache between load levels. False when the engine cannot. Never raises."""
 
+    def metrics(self, endpoint: Endpoint) -> ServerMetrics | None:
+        """One look at the server's metrics endpoint; None where there is none. Never raises."""
+        return None
+
+    def startup(self, log: str) -> Startup:
+        """What a server's log, whole or broken off, says about memory."""
+        return Startup()
+
     @abstractmethod
     def diagnose(self, status: ExitStatus) -> TrialFailure:
         """Tells from a dead server's exit and log which kind of failure it was, and says the cause and the remedy in one line."""
-
-    def launch_command(self, configuration: Configuration) -> list[str]:
-        """The command line a user would type to serve this configuration, on the engine's usual port."""
-        return self.launch(configuration, "").bound("127.0.0.1", 8000)
 
     def describe(self) -> Mapping[str, str]:
         """Facts for the study's record, such as the model's path and digest. Short scalars, no secrets."""

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import ClassVar
 
 from tuner.engines.base import existing_path
-from tuner.engines.failure_texts import COMMON_TEXTS, FailureText
+from tuner.engines.common_failures import SERVER_TEXTS
+from tuner.engines.failure_texts import FailureText
 from tuner.engines.gguf_tokenizer import tokenizer_folder
 from tuner.engines.llamacpp_flags import BY_PARAMETER, FLAGS, check
 from tuner.engines.llamacpp_server import REPORT
-from tuner.engines.openai_server import OpenAIServer, ask, inside, post, scalars, served_name
+from tuner.engines.metrics import server_metrics
+from tuner.engines.openai_server import OpenAIServer, ask, inside, page, post, scalars, served_name
 from tuner.engines.random_llama import MODEL_FILE, TOKENIZER_FOLDER, RandomLlama
 from tuner.errors import ConfigError, Infeasible, NotReadyError, Systemic, Transient
 from tuner.explain import nearest
-from tuner.launch import Configuration, Endpoint, LaunchSpec, Value
+from tuner.launch import Configuration, Endpoint, LaunchSpec, Mount, Value
+from tuner.server_facts import ServerMetrics
 
 PACKAGES = ("xllamacpp", "gguf", "tokenizers", "numpy")
 SEEN = "seen in xllamacpp 2026.10.11549"
+
+METRICS = {"running": "llamacpp:requests_processing", "queued": "llamacpp:requests_deferred"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class LlamaCpp(OpenAIServer):
         model: `nano` or `micro`, a random-weight model made on first use, with the type of its weights if wanted (`micro-q8_0`); or the
             path of a GGUF file.
         args: Parameters that stay the same in all trials, named as in a configuration.
+        image: Container image that holds this package, for backends that need one.
+        executable: The words that start the launcher; None takes the Python of the image, or else the one that runs here.
         ready_timeout_s: Seconds from start to readiness after which a launch counts as failed.
         tokenizer: Directory or hub id of the tokenizer; None takes the one inside the GGUF.
 
@@ -49,31 +56,38 @@ class LlamaCpp(OpenAIServer):
 
     name: ClassVar[str] = "llamacpp"
     failure_texts = (
-        FailureText("couldn't bind HTTP server socket", Transient, "another process took the port", SEEN),
-        FailureText("error: argument ", Infeasible, "", "argparse"),
-        FailureText("error: unrecognized arguments", Systemic, "the launcher and the engine are of different versions", "argparse"),
-        FailureText("error: model ", Systemic, "check engine.model", "tuner.engines.llamacpp_server"),
-        FailureText("error: xllamacpp is missing", Systemic, "", "tuner.engines.llamacpp_server"),
-        FailureText("insufficient memory", Infeasible, "lower n_ctx, or choose a smaller cache_type_k and cache_type_v", SEEN),
-        FailureText("failed to allocate", Infeasible, "lower n_ctx, or choose a smaller cache_type_k and cache_type_v", SEEN),
-        FailureText("bad_alloc", Infeasible, "lower n_ctx, n_batch or n_ubatch", "C++ standard library"),
-        FailureText("quantized V cache requires flash_attn", Infeasible, "", SEEN),
-        FailureText("llama_init_from_model: ", Infeasible, "", SEEN),
-        FailureText("error loading model", Systemic, "the GGUF is damaged or of an unknown kind: check engine.model", SEEN),
-        FailureText("failed to load model", Systemic, "the GGUF is damaged or of an unknown kind: check engine.model", SEEN),
-        FailureText("GGML_ASSERT", Infeasible, "llama.cpp cannot run this combination", SEEN),
-        *COMMON_TEXTS,
+        FailureText("port_in_use", "couldn't bind HTTP server socket", Transient, "another process took the port", SEEN),
+        FailureText("bad_args", "error: argument ", Infeasible, "", "argparse"),
+        FailureText(
+            "bad_args", "error: unrecognized arguments", Systemic, "the launcher and the engine are of different versions", "argparse"
+        ),
+        FailureText("missing_model", "error: model ", Systemic, "check engine.model", "tuner.engines.llamacpp_server"),
+        FailureText("missing_package", "error: xllamacpp is missing", Systemic, "", "tuner.engines.llamacpp_server"),
+        FailureText("oom_host", "insufficient memory", Infeasible, "lower n_ctx, or choose a smaller cache_type_k and cache_type_v", SEEN),
+        FailureText("oom_host", "failed to allocate", Infeasible, "lower n_ctx, or choose a smaller cache_type_k and cache_type_v", SEEN),
+        FailureText("oom_host", "bad_alloc", Infeasible, "lower n_ctx, n_batch or n_ubatch", "C++ standard library"),
+        FailureText("bad_config", "quantized V cache requires flash_attn", Infeasible, "", SEEN),
+        FailureText("bad_config", "llama_init_from_model: ", Infeasible, "", SEEN),
+        FailureText("bad_model", "error loading model", Systemic, "the GGUF is damaged or of an unknown kind: check engine.model", SEEN),
+        FailureText("bad_model", "failed to load model", Systemic, "the GGUF is damaged or of an unknown kind: check engine.model", SEEN),
+        FailureText("bad_config", "GGML_ASSERT", Infeasible, "llama.cpp cannot run this combination", SEEN),
+        *SERVER_TEXTS,
     )
 
     def __init__(
         self,
         model: str = "micro",
         args: Mapping[str, Value] | None = None,
+        image: str | None = None,
+        executable: Sequence[str] | None = None,
         ready_timeout_s: float = 60.0,
         tokenizer: str | None = None,
     ) -> None:
         self._model = model
         self._args = dict(args or {})
+        self._image = image
+        python = sys.executable if image is None else "python3"
+        self._executable = tuple(executable or (python, "-m", "tuner.engines.llamacpp_server"))
         self._ready_timeout_s = ready_timeout_s
         self._tokenizer = tokenizer
         self._files: Files | None = None
@@ -115,11 +129,12 @@ class LlamaCpp(OpenAIServer):
         check(full)
         model = self._prepared().model
         served = served_name(self._model if RandomLlama.parse(self._model) else model.stem, token)
-        launcher = (sys.executable, "-m", "tuner.engines.llamacpp_server")
-        address = ("--host", "{host}", "--port", "{port}")
+        address = ("--host", "{host}", "--port", "{port}", "--metrics")
         return LaunchSpec(
-            argv=(*launcher, "--model", str(model), "--alias", served, *address, *words),
+            argv=(*self._executable, "--model", str(model), "--alias", served, *address, *words),
             served_model=served,
+            image=self._image,
+            mounts=(Mount(model, str(model)),),
             ready_timeout_s=self._ready_timeout_s,
         )
 
@@ -142,6 +157,9 @@ class LlamaCpp(OpenAIServer):
             return False
         erased = [post(endpoint, f"/slots/{number}?action=erase") for number in range(len(slots))]
         return all(erased)
+
+    def metrics(self, endpoint: Endpoint) -> ServerMetrics | None:
+        return server_metrics(page(endpoint, "/metrics") or "", METRICS)
 
     def describe(self) -> Mapping[str, str]:
         model = self._prepared().model

@@ -1,22 +1,24 @@
-"""What the SGLang and vLLM command lines have in common: `--kebab-case` flags of Python field names, judged by the engine itself."""
+"""What the SGLang and vLLM command lines have in common: `--kebab-case` flags of Python field names, and a model of the hub."""
 
 from __future__ import annotations
 
-import os
+import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tuner.engines.base import existing_path
+from tuner.engines.command_line import CommandLine
+from tuner.engines.flag_drift import Drift, combined, version_of
+from tuner.engines.flag_table import FlagTable
+from tuner.engines.model_files import ModelFiles
+from tuner.engines.model_names import replaced
 from tuner.engines.openai_server import OpenAIServer, served_name
 from tuner.errors import ConfigError, Infeasible, Systemic
-from tuner.launch import Configuration, LaunchSpec, Mount, Value
+from tuner.launch import Configuration, LaunchSpec, Value
 
-FORWARDED_ENV = ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE")
-"""Variables of the user's environment that a server in a container needs as well, to fetch the model."""
-
-_SECRETS = ("api_key", "admin_api_key", "ssl_keyfile_password")
+_SECRETS = frozenset({"api_key", "admin_api_key", "hf_token", "ssl_keyfile_password"})
 
 
 class OpenAICli(OpenAIServer):
@@ -29,15 +31,38 @@ class OpenAICli(OpenAIServer):
         executable: The words that start the engine; None takes its usual ones.
         ready_timeout_s: Seconds from start to readiness after which a launch counts as failed.
         tokenizer: Directory or hub id of the tokenizer; None takes the model's.
+        version: The engine's version, which decides how flags are spelled; None takes that of the image's tag, or else the table's.
+        model_cache: Hub cache on the host where servers run, which holds the model; None where that is this host's own.
+
+    Attributes:
+        title: The engine's name, for messages.
+        official_image: Last part of the name of the official image, whose tags are versions.
+        usual_executable: The words that start the engine.
+        model_flag: What stands before the model on the command line.
+        reserved: Parameters that only tuner sets.
+        negatable: Whether `--no-x` turns off a switch `--x` that the table does not hold.
+        always: What tuner adds to every launch unless the user decides otherwise.
+        model_args: Parameters whose values name models, by hub id or directory.
+        file_args: Parameters whose values name files that a server reads.
+        gpu_factors: Parameters whose product is the number of GPUs.
+        drifts: What was spelled differently in older versions.
+        fixed_defaults: Defaults that depend on neither GPU nor model.
 
     Raises:
-        ConfigError: `args` holds a name that is not the user's to set.
+        ConfigError: `args` holds a name or a value that cannot be, or `version` is none.
     """
 
+    title: ClassVar[str]
+    official_image: ClassVar[str]
     usual_executable: ClassVar[tuple[str, ...]]
     model_flag: ClassVar[tuple[str, ...]]
     reserved: ClassVar[frozenset[str]]
-    gpu_factors: ClassVar[Sequence[tuple[str, ...]]]
+    negatable: ClassVar[bool]
+    always: ClassVar[Mapping[str, Value]]
+    model_args: ClassVar[frozenset[str]]
+    file_args: ClassVar[frozenset[str]]
+    gpu_factors: ClassVar[Sequence[str]]
+    drifts: ClassVar[Sequence[Drift]]
     fixed_defaults: ClassVar[Mapping[str, Value]]
 
     def __init__(
@@ -48,111 +73,128 @@ class OpenAICli(OpenAIServer):
         executable: Sequence[str] | None = None,
         ready_timeout_s: float = 1200.0,
         tokenizer: str | None = None,
+        version: str | None = None,
+        model_cache: str | None = None,
     ) -> None:
         self._model = model
-        self._args = dict(args or {})
         self._image = image
         self._executable = tuple(executable or self.usual_executable)
         self._ready_timeout_s = ready_timeout_s
         self._tokenizer = tokenizer
-        for name in self._args:
-            if name in self.reserved:
-                raise ConfigError(f"engine.args.{name}: set by tuner itself; leave it out")
-            if name in _SECRETS:
-                raise ConfigError(
-                    f"engine.args.{name}: every user of the host can read a command line; the server is on 127.0.0.1 and needs none"
-                )
+        table = FlagTable.newest(self.name)
+        used = version_of(version, image, self.official_image) or table.version
+        self._command_line = CommandLine(self.title, table, used, self.drifts, self.negatable)
+        self._files = ModelFiles(model, None if model_cache is None else Path(model_cache), self.model_args, self.file_args)
+        try:
+            self._args = self._accepted(args or {})
+        except Infeasible as error:
+            raise ConfigError(f"engine.args.{error.reason}") from error
 
     @property
-    def parameters(self) -> None:
-        return None
+    def parameters(self) -> frozenset[str] | None:
+        return self._command_line.names - self.reserved - _SECRETS if self._command_line.judges else None
 
     @property
     def defaults(self) -> Mapping[str, Value]:
-        return {**self.fixed_defaults, **self._args}
+        return {**self.fixed_defaults, **combined(self._args, self.drifts)}
 
     def prepare(self) -> None:
-        # A hub id has at most one slash and begins with a letter or digit; anything else can only be a path.
-        if self._model.startswith(("/", ".", "~")) and existing_path(self._model) is None:
-            raise Systemic(f"engine.model={self._model}: no such directory")
+        self._files.fetch(self._args)
+        if self._files.folder is None and self._tokenizer is None:
+            raise Systemic(f"engine.model={self._model}: not on this host, where the load generator runs: set engine.tokenizer")
 
     @property
     def tokenizer(self) -> str:
-        return self._tokenizer or self._location()
+        return self._tokenizer or str(self._files.folder or self._model)
+
+    @property
+    def model_folder(self) -> Path | None:
+        return self._files.folder
 
     def launch(self, configuration: Configuration, token: str) -> LaunchSpec:
-        full = {**self._args, **configuration}
-        for name in full:
-            if name in self.reserved or name in _SECRETS:
-                raise Infeasible(f"{name}: set by tuner itself, not a parameter to search")
-        self.check({**self.fixed_defaults, **full})
+        full = self._full(configuration)
         path = existing_path(self._model)
         served = served_name(self._model if path is None else path.name, token)
-        address = ("--served-model-name", served, "--host", "{host}", "--port", "{port}")
         return LaunchSpec(
-            argv=(*self._executable, *self.model_flag, self._location(), *address, *self._flags(full)),
+            argv=self._argv(full, served, self._files.places(full)),
             served_model=served,
-            env={name: os.environ[name] for name in FORWARDED_ENV if name in os.environ},
+            env=self._files.environment(full),
             gpus=self._gpus(full),
             image=self._image,
-            mounts=() if path is None else (Mount(path, str(path)),),
+            mounts=self._files.mounts(full),
             ready_timeout_s=self._ready_timeout_s,
         )
 
     def describe(self) -> Mapping[str, str]:
-        return {"model": self._model, "image": self._image or "", "executable": " ".join(self._executable)}
+        facts = {"model": self._model, "image": self._image or "", "executable": " ".join(self._executable)}
+        if snapshot := self._files.snapshots.get(self._model):
+            facts["model_revision"] = snapshot.commit
+        return facts
 
     @abstractmethod
     def check(self, full: Mapping[str, Value]) -> None:
         """Refuses what the engine certainly refuses.
 
         Args:
-            full: The configuration over the fixed arguments over the fixed defaults.
+            full: The configuration over the fixed arguments over the fixed defaults, by the names of today.
 
         Raises:
             Infeasible: names the rule.
         """
 
-    @abstractmethod
-    def off(self, flag: str) -> list[str]:
-        """The words that turn the switch `flag` (`--some-thing`) off."""
+    def attention_heads(self) -> int | None:
+        """Attention heads of the model; None where its configuration cannot be read or does not say."""
+        if self.model_folder is None:
+            return None
+        try:
+            config: Any = json.loads((self.model_folder / "config.json").read_text())
+        except (OSError, ValueError):
+            return None
+        text = config.get("text_config", config) if isinstance(config, dict) else None
+        heads = text.get("num_attention_heads") if isinstance(text, dict) else None
+        return heads if isinstance(heads, int) else None
 
-    def _location(self) -> str:
-        path: Path | None = existing_path(self._model)
-        return self._model if path is None else str(path)
+    def _full(self, configuration: Configuration) -> dict[str, Value]:
+        full = combined({**self.always, **self._args, **self._accepted(configuration)}, self.drifts)
+        self.check({**self.fixed_defaults, **full})
+        return full
 
-    def _flags(self, full: Mapping[str, Value]) -> list[str]:
-        words: list[str] = []
-        for name, value in full.items():
-            flag = "--" + name.replace("_", "-")
-            if value is True:
-                words.append(flag)
-            elif value is False:
-                words += self.off(flag)
-            else:
-                words += [flag, str(value)]
-        return words
+    def _accepted(self, given: Mapping[str, Value]) -> dict[str, Value]:
+        """`given` by the names of today, unless it holds what is not the user's to set."""
+        for name in given:
+            canonical = self._command_line.canonical_name(name)
+            if canonical in self.reserved or name in self.reserved:
+                raise Infeasible(f"{name}: set by tuner itself; leave it out")
+            if canonical in _SECRETS:
+                way_out = "set HF_TOKEN in your environment" if name == "hf_token" else "the server is on 127.0.0.1 and needs none"
+                raise Infeasible(f"{name}: every user of the host can read a command line; {way_out}")
+        return self._command_line.canonical(given)
+
+    def _argv(self, full: Mapping[str, Value], served: str, places: Mapping[str, Path]) -> tuple[str, ...]:
+        def value_of(name: str, value: Value) -> Value:
+            return replaced(value, places) if name in self.model_args | self.file_args else value
+
+        address = ("--served-model-name", served, "--host", "{host}", "--port", "{port}")
+        model = str(places.get(self._model, self._model))
+        return (*self._executable, *self.model_flag, model, *address, *self._command_line.words(full, value_of))
 
     def _gpus(self, full: Mapping[str, Value]) -> int:
         gpus = 1
-        for spellings in self.gpu_factors:
-            gpus *= positive(full, spellings)
+        for name in self.gpu_factors:
+            gpus *= positive(full, name)
         return gpus
 
 
-def positive(full: Mapping[str, Value], spellings: Sequence[str]) -> int:
-    """The size given under one of its spellings, 1 where none is.
+def positive(full: Mapping[str, Value], name: str) -> int:
+    """The size `name`, 1 where none is given.
 
     Raises:
         Infeasible: it is no positive integer.
     """
-    for name in spellings:
-        value = full.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise Infeasible(f"{name}={value!r}: must be a positive integer")
-        if value > 1:
-            return value
-    return 1
+    value = full.get(name, 1)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise Infeasible(f"{name}={value!r}: must be a positive integer")
+    return value
 
 
 def number(full: Mapping[str, Value], name: str) -> float | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from tuner.engines.base import Engine
-from tuner.engines.failure_texts import FailureText, diagnose
+from tuner.engines.failure_texts import FailureText, Mark, diagnose
 from tuner.errors import TrialFailure
 from tuner.launch import Endpoint, ExitStatus, Value
 
@@ -25,12 +25,13 @@ class OpenAIServer(Engine):
     """An engine that answers `/v1/models`, and whose failures are told by a table of texts."""
 
     failure_texts: ClassVar[Sequence[FailureText]]
+    memory_marks: ClassVar[Sequence[Mark]] = ()
 
     def ready(self, endpoint: Endpoint) -> bool:
         return any(inside(model, "id") == endpoint.model for model in served_models(endpoint))
 
     def diagnose(self, status: ExitStatus) -> TrialFailure:
-        return diagnose(status, self.failure_texts)
+        return diagnose(status, self.failure_texts, self.memory_marks)
 
 
 def served_name(model: str, token: str) -> str:
@@ -39,21 +40,28 @@ def served_name(model: str, token: str) -> str:
     return f"{short}-{token}" if token else model
 
 
-def ask(endpoint: Endpoint, path: str, timeout_s: float = ASK_TIMEOUT_S) -> Any:
-    """The JSON that a GET of `path` returns, or None when there is none for whatever reason."""
+def ask(endpoint: Endpoint, path: str, timeout_s: float = ASK_TIMEOUT_S, method: str = "GET") -> Any:
+    """The JSON that `path` returns, or None when there is none for whatever reason."""
+    text = page(endpoint, path, timeout_s, method)
     try:
-        return json.loads(_exchange(urllib.request.Request(endpoint.url + path), timeout_s))
-    except (OSError, http.client.HTTPException, ValueError):
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
         return None
 
 
 def post(endpoint: Endpoint, path: str, timeout_s: float = 10.0) -> bool:
     """Whether a POST of `path` without a body succeeds."""
+    return page(endpoint, path, timeout_s, "POST") is not None
+
+
+def page(endpoint: Endpoint, path: str, timeout_s: float = ASK_TIMEOUT_S, method: str = "GET") -> str | None:
+    """The text that `path` returns, or None when there is none for whatever reason."""
+    body = b"" if method == "POST" else None
     try:
-        _exchange(urllib.request.Request(endpoint.url + path, data=b"", method="POST"), timeout_s)
+        reply = _exchange(urllib.request.Request(endpoint.url + path, data=body, method=method), timeout_s)
     except (OSError, http.client.HTTPException, ValueError):
-        return False
-    return True
+        return None
+    return reply.decode(errors="replace")
 
 
 def _exchange(request: urllib.request.Request, timeout_s: float) -> bytes:

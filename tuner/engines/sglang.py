@@ -6,16 +6,31 @@ import time
 from collections.abc import Mapping
 from typing import ClassVar
 
-from tuner.engines.failure_texts import COMMON_TEXTS, FailureText
-from tuner.engines.openai_cli import OpenAICli, number, positive
-from tuner.engines.openai_server import ask, inside, post, scalars
-from tuner.errors import Infeasible, Systemic, Transient
-from tuner.launch import Endpoint, Value
+from packaging.version import Version
 
-WHEEL = "the wheel of SGLang 0.5.23"
+from tuner.engines import flag_drift
+from tuner.engines.metrics import server_metrics
+from tuner.engines.openai_cli import OpenAICli, number, positive
+from tuner.engines.openai_server import ask, inside, page, post, scalars
+from tuner.engines.sglang_failures import SGLANG_FAILURES, SGLANG_MARKS
+from tuner.engines.startup_log import sglang_startup
+from tuner.errors import Infeasible
+from tuner.launch import Endpoint, Value
+from tuner.server_facts import ServerMetrics, Startup
+
 DRAIN_S = 5.0
 DRAIN_POLL_S = 0.1
-LOWER_MEMORY = "lower mem_fraction_static, chunked_prefill_size or cuda_graph_max_bs_decode"
+
+# observability/metrics_collector.py. The gauge num_retracted_reqs tells of the last batch only.
+METRICS = {
+    "running": "sglang:num_running_reqs",
+    "queued": "sglang:num_queue_reqs",
+    "kv_usage": "sglang:token_usage",
+    "preemptions": "sglang:num_retracted_requests",
+    "prompt_tokens": "sglang:prompt_tokens",
+    "cached_tokens": "sglang:cached_tokens",
+    "cache_hit_rate": "sglang:cache_hit_rate",
+}
 
 # What `/server_info` may tell about a running server. A list of what is wanted, because the reply also holds API keys.
 REPORTED = (
@@ -57,15 +72,18 @@ class Sglang(OpenAICli):
     """SGLang's `launch_server`."""
 
     name: ClassVar[str] = "sglang"
+    title = "SGLang"
+    official_image = "sglang"
     usual_executable = ("python3", "-m", "sglang.launch_server")
     model_flag = ("--model-path",)
     reserved = frozenset({"model", "model_path", "served_model_name", "host", "port"})
+    negatable = False
+    always: ClassVar[Mapping[str, Value]] = {"enable_metrics": True}
+    model_args = frozenset({"tokenizer_path", "speculative_draft_model_path", "lora_paths", "uno_lora_path"})
+    file_args = frozenset({"chat_template", "completion_template", "quantization_param_path", "speculative_ngram_external_corpus_path"})
     # Attention data parallelism splits the GPUs of tp_size, it needs none of its own.
-    gpu_factors = (
-        ("tp_size", "tensor_parallel_size"),
-        ("pp_size", "pipeline_parallel_size"),
-        ("dp_size", "data_parallel_size"),
-    )
+    gpu_factors = ("tp_size", "pp_size", "dp_size")
+    drifts = flag_drift.SGLANG
     # server_args.py; what depends on the GPU or the model is left out.
     fixed_defaults: ClassVar[Mapping[str, Value]] = {
         "tp_size": 1,
@@ -81,47 +99,34 @@ class Sglang(OpenAICli):
         "scheduler_recv_interval": 1,
         "enable_torch_compile": False,
     }
-    failure_texts = (
-        FailureText("minimum viable = 1 - available/pre", Infeasible, "", WHEEL),
-        FailureText("Loaded weights leave no GPU memory for the KV cache", Infeasible, "raise mem_fraction_static", WHEEL),
-        FailureText("Please try to increase --mem-fraction-static", Infeasible, "raise mem_fraction_static, or tp_size", WHEEL),
-        FailureText("Capture cuda graph failed", Infeasible, LOWER_MEMORY, WHEEL),
-        FailureText("Prefill out of memory", Infeasible, "lower max_running_requests or chunked_prefill_size", WHEEL),
-        FailureText("Decode out of memory", Infeasible, "lower max_running_requests or chunked_prefill_size", WHEEL),
-        FailureText("OutOfMemoryError", Infeasible, LOWER_MEMORY, "torch"),
-        FailureText("CUDA out of memory", Infeasible, LOWER_MEMORY, "torch"),
-        FailureText(
-            "scheduler died during initialization (exit code: -9)",
-            Infeasible,
-            "the host ran out of memory: more memory or shm for the server",
-            WHEEL,
-        ),
-        FailureText("chunked_prefill_size must be divisible by page_size", Infeasible, "", WHEEL),
-        FailureText("error: unrecognized arguments", Systemic, "this SGLang version has no such flag: fix the search space", "argparse"),
-        FailureText("ambiguous option", Systemic, "this SGLang version has no such flag: fix the search space", "argparse"),
-        FailureText("error: argument ", Infeasible, "", "argparse"),
-        *COMMON_TEXTS,
-        FailureText("No CUDA GPUs are available", Systemic, "the server sees no GPU", "torch"),
-        FailureText("NCCL error", Transient, "", "torch"),
-        FailureText("AssertionError", Infeasible, "", WHEEL),
-        FailureText("ValueError: ", Infeasible, "", WHEEL),
-    )
+    failure_texts = SGLANG_FAILURES
+    memory_marks = SGLANG_MARKS
 
     def check(self, full: Mapping[str, Value]) -> None:
-        chunk, page = number(full, "chunked_prefill_size"), number(full, "page_size")
-        if chunk and page and chunk > 0 and chunk % page:
-            raise Infeasible(f"chunked_prefill_size={chunk:g} must be divisible by page_size={page:g}")
-        tp, dp, attn_dp = (positive(full, [name]) for name in ("tp_size", "dp_size", "attn_dp_size"))
+        chunk, page_size = number(full, "chunked_prefill_size"), number(full, "page_size")
+        if chunk and page_size and chunk > 0 and chunk % page_size and full.get("disaggregation_mode") != "decode":
+            raise Infeasible(f"chunked_prefill_size={chunk:g} must be divisible by page_size={page_size:g}")
+        tp, dp, attn_dp, attn_cp = (positive(full, name) for name in ("tp_size", "dp_size", "attn_dp_size", "attn_cp_size"))
         if dp > 1 and attn_dp > 1:
             raise Infeasible(f"dp_size={dp} cannot be combined with attn_dp_size={attn_dp}")
-        if "tensor_parallel_size" not in full and tp % attn_dp:
-            raise Infeasible(f"tp_size={tp} must be divisible by attn_dp_size={attn_dp}")
+        if tp % (attn_dp * attn_cp):
+            raise Infeasible(f"tp_size={tp} must be divisible by attn_dp_size={attn_dp} times attn_cp_size={attn_cp}")
+        # the models assert it for the ranks that share one attention; json_model_override_args may change the number
+        heads, ranks = self.attention_heads(), tp // (attn_dp * attn_cp)
+        if heads is not None and heads % ranks and "json_model_override_args" not in full:
+            raise Infeasible(f"tp_size={tp}: the model's {heads} attention heads cannot be shared by {ranks} GPUs evenly")
+        # asserted in 0.5.14, not in 0.5.10
+        if (
+            self._command_line.version >= Version("0.5.14")
+            and full.get("enable_torch_compile") is True
+            and full.get("disable_cuda_graph_padding") is True
+        ):
+            raise Infeasible("enable_torch_compile cannot be combined with disable_cuda_graph_padding")
+        policy = full.get("schedule_policy")
+        if full.get("enable_priority_scheduling") is True and policy not in ("fcfs", "lof"):
+            raise Infeasible(f"enable_priority_scheduling needs schedule_policy fcfs or lof, not {policy}")
         if (conservativeness := number(full, "schedule_conservativeness")) is not None and conservativeness < 0:
             raise Infeasible(f"schedule_conservativeness={conservativeness:g} must not be negative")
-
-    def off(self, flag: str) -> list[str]:
-        # Its switches are `store_true`: there is no word for off.
-        return []
 
     def effective(self, endpoint: Endpoint) -> Mapping[str, Value]:
         info = ask(endpoint, "/server_info")
@@ -144,3 +149,9 @@ class Sglang(OpenAICli):
         while not (done := post(endpoint, "/flush_cache")) and self.ready(endpoint) and time.monotonic() < deadline:
             time.sleep(DRAIN_POLL_S)
         return done
+
+    def metrics(self, endpoint: Endpoint) -> ServerMetrics | None:
+        return server_metrics(page(endpoint, "/metrics") or "", METRICS)
+
+    def startup(self, log: str) -> Startup:
+        return sglang_startup(log)

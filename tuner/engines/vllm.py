@@ -2,27 +2,60 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import ClassVar
 
-from tuner.engines.failure_texts import COMMON_TEXTS, FailureText
-from tuner.engines.openai_cli import OpenAICli, number
-from tuner.engines.openai_server import ask, inside, post, scalars, served_models
-from tuner.errors import Infeasible, Systemic, Transient
+from tuner.engines.metrics import info, server_metrics
+from tuner.engines.openai_cli import OpenAICli, number, positive
+from tuner.engines.openai_server import ask, inside, page, scalars, served_models
+from tuner.engines.startup_log import vllm_startup
+from tuner.engines.vllm_failures import VLLM_FAILURES, VLLM_MARKS
+from tuner.errors import Infeasible
 from tuner.launch import Endpoint, Value
+from tuner.server_facts import ServerMetrics, Startup
 
-WHEEL = "the wheel of vLLM 0.33.0"
-LOWER_MEMORY = "lower gpu_memory_utilization, max_num_seqs or max_num_batched_tokens"
+DRAIN_S = 5.0
+DRAIN_POLL_S = 0.1
+FLUSH_TIMEOUT_S = 10.0
+
+# v1/metrics/loggers.py
+METRICS = {
+    "running": "vllm:num_requests_running",
+    "queued": "vllm:num_requests_waiting",
+    "kv_usage": "vllm:kv_cache_usage_perc",
+    "preemptions": "vllm:num_preemptions",
+    "prompt_tokens": "vllm:prefix_cache_queries",
+    "cached_tokens": "vllm:prefix_cache_hits",
+}
+
+# Labels of `vllm:cache_config_info`, which are the fields of config/cache.py, and the parameters they stand for; the last two are results.
+CACHE_CONFIG = {
+    "block_size": "block_size",
+    "gpu_memory_utilization": "gpu_memory_utilization",
+    "cache_dtype": "kv_cache_dtype",
+    "enable_prefix_caching": "enable_prefix_caching",
+    "kv_cache_memory_bytes": "kv_cache_memory_bytes",
+    "num_gpu_blocks": "num_gpu_blocks",
+    "kv_cache_size_tokens": "kv_cache_size_tokens",
+}
 
 
 class Vllm(OpenAICli):
     """`vllm serve`."""
 
     name: ClassVar[str] = "vllm"
+    title = "vLLM"
+    official_image = "vllm-openai"
     usual_executable = ("vllm", "serve")
     model_flag = ()
     reserved = frozenset({"model", "model_tag", "served_model_name", "host", "port"})
-    gpu_factors = (("tensor_parallel_size",), ("pipeline_parallel_size",), ("data_parallel_size",))
+    negatable = True
+    always: ClassVar[Mapping[str, Value]] = {}
+    model_args = frozenset({"tokenizer", "speculative_config", "spec_model", "lora_modules"})
+    file_args = frozenset({"chat_template", "hf_config_path", "log_config_file", "mm_encoder_fp8_scale_path"})
+    gpu_factors = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "prefill_context_parallel_size")
+    drifts = ()
     # config/*.py; what depends on the GPU or the model is left out.
     fixed_defaults: ClassVar[Mapping[str, Value]] = {
         "tensor_parallel_size": 1,
@@ -37,31 +70,8 @@ class Vllm(OpenAICli):
         "stream_interval": 1,
         "long_prefill_token_threshold": 0,
     }
-    failure_texts = (
-        FailureText("No available memory for the cache blocks", Infeasible, "raise gpu_memory_utilization", WHEEL),
-        FailureText(
-            "KV cache is needed, which is larger than the available KV cache memory",
-            Infeasible,
-            "raise gpu_memory_utilization or lower max_model_len",
-            WHEEL,
-        ),
-        FailureText("less than desired GPU memory utilization", Transient, "another process holds the GPU's memory", WHEEL),
-        FailureText("occurred when warming up sampler", Infeasible, "lower max_num_seqs or gpu_memory_utilization", WHEEL),
-        FailureText("OutOfMemoryError", Infeasible, LOWER_MEMORY, "torch"),
-        FailureText("CUDA out of memory", Infeasible, LOWER_MEMORY, "torch"),
-        FailureText("must be greater than or equal to max_num_seqs", Infeasible, "", WHEEL),
-        FailureText("is smaller than max_model_len", Infeasible, "", WHEEL),
-        FailureText("must be divisible by tensor parallel size", Infeasible, "", WHEEL),
-        FailureText("error: unrecognized arguments", Systemic, "this vLLM version has no such flag: fix the search space", "argparse"),
-        FailureText("ambiguous option", Systemic, "this vLLM version has no such flag: fix the search space", "argparse"),
-        FailureText("error: argument ", Infeasible, "", "argparse"),
-        *COMMON_TEXTS,
-        FailureText("No CUDA GPUs are available", Systemic, "the server sees no GPU", "torch"),
-        FailureText("NCCL error", Transient, "", "torch"),
-        FailureText("validation error for", Infeasible, "the values contradict each other", WHEEL),
-        FailureText("AssertionError", Infeasible, "", WHEEL),
-        FailureText("ValueError: ", Infeasible, "", WHEEL),
-    )
+    failure_texts = VLLM_FAILURES
+    memory_marks = VLLM_MARKS
 
     def check(self, full: Mapping[str, Value]) -> None:
         tokens, sequences = number(full, "max_num_batched_tokens"), number(full, "max_num_seqs")
@@ -72,19 +82,33 @@ class Vllm(OpenAICli):
             raise Infeasible(f"max_num_batched_tokens={tokens:g} must be at least max_model_len={longest:g} without chunked prefill")
         if (share := number(full, "gpu_memory_utilization")) is not None and not 0 < share <= 1:
             raise Infeasible(f"gpu_memory_utilization={share:g} must be above 0 and at most 1")
-
-    def off(self, flag: str) -> list[str]:
-        # Its switches are argparse's `BooleanOptionalAction`, and some are on by default.
-        return ["--no-" + flag.removeprefix("--")]
+        heads, tp = self.attention_heads(), positive(full, "tensor_parallel_size")
+        if heads is not None and heads % tp and "hf_overrides" not in full:
+            raise Infeasible(f"tensor_parallel_size={tp}: the model's {heads} attention heads cannot be shared by {tp} GPUs evenly")
 
     def effective(self, endpoint: Endpoint) -> Mapping[str, Value]:
         mine = [model for model in served_models(endpoint) if inside(model, "id") == endpoint.model]
-        return scalars(mine[0], ["max_model_len"]) if mine else {}
+        cache = info(page(endpoint, "/metrics") or "", "vllm:cache_config_info", CACHE_CONFIG)
+        return {**scalars(mine[0], ["max_model_len"]), **cache} if mine else {}
 
     def version(self, endpoint: Endpoint) -> str:
         found = inside(ask(endpoint, "/version"), "version")
         return f"vllm {found}" if found else "unknown"
 
     def flush_cache(self, endpoint: Endpoint) -> bool:
-        # Served only with VLLM_SERVER_DEV_MODE=1, which opens more than this; without it the answer is 404.
-        return post(endpoint, "/reset_prefix_cache")
+        # The route exists only with VLLM_SERVER_DEV_MODE=1, which tuner does not set: it also lets every user of the host call any method
+        # of the workers (/collective_rpc). Who accepts that sets it in the server's environment; without it the answer is an honest no.
+        deadline = time.monotonic() + DRAIN_S
+        while (done := self._reset_prefix_cache(endpoint)) is False and time.monotonic() < deadline:
+            time.sleep(DRAIN_POLL_S)
+        return bool(done)
+
+    def _reset_prefix_cache(self, endpoint: Endpoint) -> object:
+        """True when it is empty, False while requests hold parts of it, None where the server cannot."""
+        return inside(ask(endpoint, "/reset_prefix_cache", FLUSH_TIMEOUT_S, "POST"), "success")
+
+    def metrics(self, endpoint: Endpoint) -> ServerMetrics | None:
+        return server_metrics(page(endpoint, "/metrics") or "", METRICS)
+
+    def startup(self, log: str) -> Startup:
+        return vllm_startup(log)
