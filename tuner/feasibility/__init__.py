@@ -1,0 +1,1 @@
+"""Tells configurations that can certainly not run, before they cost a deployment: a memory model, and what past launches taught."""
