@@ -60,7 +60,7 @@ ACCEPTANCE: list[tuple[list[str], int, str]] = [
     (["+experiment=llama1b", "trials=-3"], 2, r"trials: -3 must be above 0.*"),
     (["+experiment=llama1b", "space.n_parallel.low=32"], 2, r"space\.n_parallel: low=32 is above high=16; swap them.*"),
     (["trials=abc"], 2, r"trials: 'abc' is no whole number"),
-    (["dashbord"], 2, r"'dashbord': neither a verb \(dashboard, clean\) nor key=value \(did you mean dashboard\?\)"),
+    (["dashbord"], 2, r"'dashbord': neither a verb \(doctor, dashboard, clean\) nor key=value \(did you mean dashboard\?\)"),
     (["trials=3", "dashbord"], 2, r"'dashbord': neither a verb .*"),
     (["clean", "dashboard"], 2, r"clean dashboard: give one verb at a time"),
     (["=3"], 2, r"'=3': neither a verb .*"),
@@ -225,6 +225,24 @@ class TestVerbs:
         monkeypatch.setattr(session, "reap_all", reap_all)
         assert tuner_(*words) == 0
         assert [settings.folder for settings in cleaned] == ["x"]
+        assert not asked
+
+    @pytest.mark.parametrize(("words", "as_json"), [(["doctor"], False), (["doctor", "--json"], True), (["--json", "doctor"], True)])
+    def test_doctor(self, asked: Asked, monkeypatch: pytest.MonkeyPatch, words: list[str], as_json: bool) -> None:
+        examined: list[tuple[str, bool]] = []
+
+        def examine(settings: Settings, as_json: bool, verbosity: int) -> int:
+            examined.append((settings.study_name, as_json))
+            return 3
+
+        monkeypatch.setattr("tuner.doctor.run", examine)
+        assert tuner_(*words, "study_name=x") == 3
+        assert examined == [("x", as_json)]
+        assert not asked
+
+    def test_json_is_for_doctor_only(self, asked: Asked, capfd: pytest.CaptureFixture[str]) -> None:
+        assert tuner_("--json") == 2
+        assert capfd.readouterr().err == "tuner: --json: only doctor has it\n"
         assert not asked
 
     def test_dashboard(self, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,14 @@ def dashboard(config: dict[str, Any], verbosity: int) -> int:
     return serve(load(config))
 
 
+def doctor(config: dict[str, Any], verbosity: int, as_json: bool = False) -> int:
+    """Examines whether this environment is ready for the experiment."""
+    from tuner.doctor import run as examine
+    from tuner.settings import load
+
+    return examine(load(config), as_json, verbosity)
+
+
 def clean(config: dict[str, Any], verbosity: int) -> int:
     """Removes what killed runs left behind."""
     from tuner.session import reap_all
@@ -50,8 +59,9 @@ def clean(config: dict[str, Any], verbosity: int) -> int:
     return reap_all(load(config))
 
 
-VERBS: dict[str, Verb] = {"dashboard": dashboard, "clean": clean}
+VERBS: dict[str, Verb] = {"doctor": doctor, "dashboard": dashboard, "clean": clean}
 QUIETER, LOUDER = ("-q", "--quiet"), ("-v", "--verbose")
+JSON = "--json"
 
 
 def main() -> None:
@@ -74,7 +84,8 @@ def main() -> None:
 def dispatch(arguments: list[str]) -> int:
     """Runs what `arguments` ask for and returns the exit code, the worst one of a multirun."""
     verbosity = sum(word in LOUDER for word in arguments) - sum(word in QUIETER for word in arguments)
-    arguments = [word for word in arguments if word not in QUIETER + LOUDER]
+    as_json = JSON in arguments
+    arguments = [word for word in arguments if word not in (*QUIETER, *LOUDER, JSON)]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("tuner").setLevel(logging.DEBUG if verbosity > 0 else logging.WARNING)
     if "--version" in arguments:
@@ -86,6 +97,10 @@ def dispatch(arguments: list[str]) -> int:
 
     options, words = split(arguments)
     verb, overrides = _verb(words)
+    if as_json:
+        if verb is not doctor:
+            raise ConfigError(f"{JSON}: only doctor has it")
+        verb = partial(doctor, as_json=True)
     asked = [*options, *overrides]
     arguments = with_stand_in(asked) if nvidia_device() is None else asked
     # why keys of the experiment that the user named may be unknown

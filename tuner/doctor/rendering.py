@@ -1,0 +1,51 @@
+"""The doctor's report, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import tuner
+from tuner.doctor.finding import Report
+
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
+
+
+def show(report: Report, console: Console, quiet: bool) -> None:
+    """Prints a table and a verdict.
+
+    Args:
+        report: What was found.
+        console: Where to print.
+        quiet: Leave out what is in order.
+    """
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, finding in report.items():
+        if quiet and finding.verdict == "ok":
+            continue
+        table.add_row(Text(finding.verdict, _COLOURS[finding.verdict]), name.replace("_", " "), Text(finding.seen))
+        if finding.fix:
+            table.add_row("", "", Text(f"fix: {finding.fix}", "bold"))
+    console.print(table)
+    console.print(Text(_verdict(report)))
+
+
+def _verdict(report: Report) -> str:
+    count = {verdict: sum(finding.verdict == verdict for finding in report.values()) for verdict in _COLOURS}
+    others = "".join(f", {count[verdict]} {verdict}" for verdict in ("warning", "skipped") if count[verdict])
+    return f"Not ready: {count['failed']} failed{others}." if count["failed"] else f"Ready: {count['ok']} ok{others}."
+
+
+def as_json(report: Report) -> str:
+    """One JSON object with the keys `tuner` (version), `ready` (whether nothing failed) and `checks`: an object with, for each check by its
+    name, `verdict` (`ok`, `warning`, `failed`, `skipped`), `seen` and `fix`."""
+    ready = all(finding.verdict != "failed" for finding in report.values())
+    checks = {name: asdict(finding) for name, finding in report.items()}
+    return json.dumps({"tuner": tuner.__version__, "ready": ready, "checks": checks}, indent=2) + "\n"
