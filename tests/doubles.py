@@ -1,4 +1,4 @@
-"""Doubles: an engine, a backend and a benchmark in memory. Real ones fail when they like; these fail at any stage, on demand, at once.
+"""Doubles: an engine, a backend, a benchmark and a feasibility gate in memory, which fail at any stage, on demand, at once.
 
 The real ones are tested by their conformance suites and together by the end-to-end study.
 """
@@ -16,8 +16,10 @@ from tuner.backends.base import Backend, Deployment, Place
 from tuner.benchmark.base import Benchmark, Load
 from tuner.benchmark.measurement import Measurement, Timing
 from tuner.engines.base import Engine
-from tuner.errors import Infeasible, TrialFailure
+from tuner.errors import Infeasible, MemoryStage, TrialFailure
+from tuner.feasibility.gate import Gate
 from tuner.launch import Configuration, Endpoint, ExitStatus, LaunchSpec, Value
+from tuner.server_facts import ServerMetrics, Startup
 from tuner.settings import Settings, load
 
 DEFAULTS: Mapping[str, Value] = {"n_parallel": 4, "n_batch": 2048, "cont_batching": True}
@@ -93,6 +95,8 @@ class World:
         measures: What a load level shows.
         open: Deployments that were not closed.
         status: How the server has ended.
+        refuses: What the engine refuses to launch, and why.
+        taught: What the gate was taught.
     """
 
     at: Callable[[str], None] = lambda stage: None
@@ -101,6 +105,8 @@ class World:
     measures: Callable[[Configuration, int], Measurement] = measured
     open: int = 0
     status: ExitStatus | None = None
+    refuses: Callable[[Configuration], str | None] = lambda configuration: None
+    taught: list[tuple[dict[str, Value], Startup, MemoryStage | None, bool]] = field(default_factory=list)
 
     def reach(self, stage: str) -> None:
         self.calls.append(stage)
@@ -132,6 +138,8 @@ class EngineDouble(Engine):
     def launch(self, configuration: Configuration, token: str) -> LaunchSpec:
         if token:
             self.world.reach("launch")
+        if reason := self.world.refuses(configuration):
+            raise Infeasible(reason)
         words = [f"--{name}={value}" for name, value in configuration.items()]
         return LaunchSpec(("serve", json.dumps(dict(configuration))) if token else ("serve", *words), f"double-{token}")
 
@@ -150,6 +158,12 @@ class EngineDouble(Engine):
     def flush_cache(self, endpoint: Endpoint) -> bool:
         self.world.reach("flush")
         return True
+
+    def metrics(self, endpoint: Endpoint) -> ServerMetrics:
+        return ServerMetrics(running=2.0, preemptions=float(self.world.calls.count("run 1")))
+
+    def startup(self, log: str) -> Startup:
+        return Startup(weights_gib=float(len(log)))
 
     def diagnose(self, status: ExitStatus) -> TrialFailure:
         return Infeasible(f"diagnosed: exit code {status.code}", status.log_tail)
@@ -220,6 +234,20 @@ class BenchmarkDouble(Benchmark):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.world.reach("benchmark exit")
+
+
+class GateDouble(Gate):
+    """Refuses nothing by itself, and remembers what it was taught."""
+
+    def __init__(self, world: World, refuses: Callable[[Configuration], str | None] = lambda configuration: None) -> None:
+        self.world = world
+        self._refuses = refuses
+
+    def refuse(self, configuration: Configuration) -> str | None:
+        return self._refuses(configuration)
+
+    def learn(self, configuration: Configuration, startup: Startup, failed: MemoryStage | None, measured: bool) -> None:
+        self.world.taught.append((dict(configuration), startup, failed, measured))
 
 
 class ProgressDouble:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 
 from tests.doubles import DEFAULTS, measured, settings
+from tuner.launch import Configuration
 from tuner.study import Asked, Ledger
 
 
@@ -28,10 +29,10 @@ def tell(ledger: Ledger, asked: Asked) -> list[float]:
     return ledger.tell_measured(asked.trial, {level: measured(asked.configuration, level) for level in levels})
 
 
-def finish(ledger: Ledger) -> list[Asked]:
-    """Measures all that remains."""
+def finish(ledger: Ledger, refuse: Callable[[Configuration], str | None] = lambda configuration: None) -> list[Asked]:
+    """Measures all that remains and is not refused."""
     done = []
-    while ledger.remaining and (asked := ledger.ask()):
+    while ledger.remaining and (asked := ledger.ask(refuse)):
         tell(ledger, asked)
         done.append(asked)
     return done

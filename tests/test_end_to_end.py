@@ -2,103 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
-import optuna
 import psutil
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from tuner.engines.llamacpp import LlamaCpp
+from tests.user import DEADLINE_S, Run, wait_until
 
 pytestmark = pytest.mark.slow
-
-QUICK = (
-    "engine.model=nano",
-    "workload.scenario=D(20,8)",
-    "workload.levels=[1,2]",
-    "workload.min_requests=4",
-    "workload.requests_per_user=2",
-    "workload.warmup_requests=1",
-    "seed=1",
-)
-DEADLINE_S = 120
-MARK = "TUNER_END_TO_END"
-
-
-class Run:
-    """One working directory of a user, and the processes of `python -m tuner` started in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        # the mark is inherited by all that tuner starts, whatever process group it is in
-        self._env = os.environ | {MARK: str(folder), "XDG_STATE_HOME": str(folder / "state")}
-        self._started: list[subprocess.Popen[str]] = []
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tuner", *QUICK, *arguments]
-        process = subprocess.Popen(
-            command, cwd=self.folder, env=self._env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
-        self._started.append(process)
-        return process
-
-    def finish(self, *arguments: str) -> tuple[int, str]:
-        process = self.start(*arguments)
-        output, _ = process.communicate(timeout=DEADLINE_S)
-        return process.returncode, output
-
-    def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        database = self.folder / "studies/tuner.db"
-        if not database.exists():
-            return []
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        try:
-            study = optuna.load_study(storage=f"sqlite:///{database}", study_name=None)
-        except (KeyError, ValueError, optuna.exceptions.StorageInternalError):
-            return []  # not created yet
-        return study.get_trials(states=states or None)
-
-    def finished(self) -> list[FrozenTrial]:
-        return [t for t in self.trials(TrialState.COMPLETE, TrialState.PRUNED) if t.user_attrs.get("outcome") != "refused"]
-
-    def processes(self) -> list[psutil.Process]:
-        """All living processes that descend from this run."""
-        return [process for process in psutil.process_iter() if self._ours(process)]
-
-    def _ours(self, process: psutil.Process) -> bool:
-        try:
-            return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == str(self.folder)
-        except psutil.Error:
-            return False
-
-    def stop(self) -> None:
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        for started in self._started:
-            started.communicate()
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    run = Run(tmp_path)
-    yield run
-    run.stop()
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.05)
 
 
 def in_trial(run: Run, number: int) -> Callable[[], bool]:
@@ -204,27 +117,3 @@ def test_a_wrong_model_path_is_one_line_and_creates_no_study(run: Run) -> None:
     assert output.strip().count("\n") == 0
     assert "engine.model=/no/such/model.gguf" in output
     assert run.trials() == []
-
-
-def test_a_users_sglang_in_an_environment_of_this_host(run: Run, nano_engine: LlamaCpp) -> None:
-    double = Path(__file__).with_name("sglang_double.py")
-    model_file = nano_engine.describe()["model_file"]
-    options = [
-        "engine=sglang",
-        "backend=local",
-        "space=sglang",
-        f"engine.executable=[{sys.executable},{double},{model_file}]",
-        f"engine.tokenizer={nano_engine.tokenizer}",
-        "engine.model=meta-llama/Llama-3.2-1B-Instruct",
-        "space.mem_fraction_static={type:float,low:0.5,high:0.7,step:0.2,default:0.7}",
-        "space.max_running_requests=2",
-        "space.chunked_prefill_size=512",
-    ]
-    code, output = run.finish("trials=2", *options)
-    assert code == 0, output
-    default, refused = run.finished()
-    assert default.user_attrs["outcome"] == "measured"
-    assert default.user_attrs["configuration"] == {"max_running_requests": 2, "chunked_prefill_size": 512}
-    assert refused.user_attrs["outcome"] == "infeasible"
-    assert "Raise --mem-fraction-static above 0.6" in refused.user_attrs["reason"]
-    assert "--max-running-requests 2" in output

@@ -20,6 +20,7 @@ from tests.doubles import (
     BackendDouble,
     BenchmarkDouble,
     EngineDouble,
+    GateDouble,
     ProgressDouble,
     World,
     measured,
@@ -31,6 +32,7 @@ from tuner.errors import Infeasible, Systemic, Transient, TrialFailure
 from tuner.owner import Owner
 from tuner.report.pages import Pages
 from tuner.runner import Patience, run_trials
+from tuner.server_facts import Startup
 from tuner.storage import open_storage
 from tuner.study import Ledger
 from tuner.trial import Rig
@@ -51,7 +53,7 @@ def run(folder: Path, storage: optuna.storages.BaseStorage, world: World, **chan
     ledger = Ledger(config, storage, DEFAULTS)
     ledger.recover()
     progress = ProgressDouble(world)
-    rig = Rig(EngineDouble(world), BackendDouble(world), BenchmarkDouble(world), config.workload)
+    rig = Rig(GateDouble(world), EngineDouble(world), BackendDouble(world), BenchmarkDouble(world), config.workload)
     run_trials(ledger, rig, progress, Pages(ledger, folder / "artifacts"))
     return ledger, progress
 
@@ -131,6 +133,8 @@ class TestRun:
         attributes = ledger.study.trials[0].user_attrs
         assert attributes["configuration"] == {"n_ctx": 8192}
         assert attributes["effective"] == {"n_parallel": 4, "n_ctx_slot": 2048}
+        assert attributes["startup"] == {"weights_gib": 0.0}
+        assert attributes["server"] == {"1": {"running_max": 2, "preemptions": 1}, "4": {"running_max": 2, "preemptions": 0}}
         assert attributes["measurements"]["4"] == measured({"n_ctx": 8192}, 4).to_dict()
         assert set(attributes["durations_s"]) == {"deploy", "warm-up", "load"}
         assert attributes["versions"] == {
@@ -146,6 +150,25 @@ class TestRun:
         assert kept.items() >= {"trial": 0, "study": "some-study", "configuration": {"n_ctx": 8192}}.items()
         assert kept["measurements"] == attributes["measurements"]
         assert not (folder / "failure.txt").exists()
+
+    def test_the_gate_learns_from_each_trial_and_again_when_the_study_goes_on(self, tmp_path: Path) -> None:
+        storage = optuna.storages.InMemoryStorage()
+        world = World(raising("run 4", None, Infeasible("out of memory", memory="run")))
+        run(tmp_path, storage, world, trials=2)
+        taught = [(configuration, failed, measured) for configuration, _, failed, measured in world.taught]
+        assert taught == [({"n_ctx": 8192}, None, True), (world.deployed[1], "run", False)]
+        assert {startup for _, startup, _, _ in world.taught} == {Startup(weights_gib=0.0)}
+        resumed = World()
+        run(tmp_path, storage, resumed, trials=3)
+        assert resumed.taught[:2] == world.taught
+        assert len(resumed.taught) == 3
+
+    def test_what_is_refused_is_never_deployed(self, tmp_path: Path) -> None:
+        world = World(refuses=lambda configuration: "too many" if configuration.get("n_parallel") == 16 else None)
+        ledger, _ = run(tmp_path, optuna.storages.InMemoryStorage(), world, trials=100)
+        assert len(ledger.finished) == len(world.deployed) == 32
+        assert set(ledger.refused) == {"too many"}
+        assert not any(configuration.get("n_parallel") == 16 for configuration in world.deployed)
 
     def test_missed_slo_is_said(self, tmp_path: Path) -> None:
         _, progress = run(tmp_path, optuna.storages.InMemoryStorage(), World(), constraints=[SLO | {"max": 0.05}], trials=1)

@@ -1,20 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.doubles import SPACE, BackendDouble, BenchmarkDouble, EngineDouble, World, settings
 from tuner import host, session
+from tuner.backends.docker import Docker
 from tuner.backends.local import Local
-from tuner.composition import compose
-from tuner.engines.llamacpp import LlamaCpp
-from tuner.engines.sglang import Sglang
-from tuner.engines.vllm import Vllm
 from tuner.errors import ConfigError, NotReadyError, Systemic
-from tuner.hydra_app import plain
-from tuner.settings import Settings, load
 from tuner.storage import open_storage
 from tuner.study import Ledger
 
@@ -26,14 +20,10 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     """Doubles in place of the engine, the backend and the benchmark; no pages."""
     world = World()
     monkeypatch.setattr(session, "create_engine", lambda settings: EngineDouble(world))
-    monkeypatch.setattr(session, "create_backend", lambda settings: BackendDouble(world))
+    monkeypatch.setattr(session, "create_backend", lambda settings, gpus, on_progress: BackendDouble(world))
     monkeypatch.setattr(session, "GenaiBench", lambda tokenizer, mode, **dataset: BenchmarkDouble(world))
     monkeypatch.setattr("tuner.report.pages.importlib.util.find_spec", lambda name: None)
     return world
-
-
-def composed(*overrides: str) -> Settings:
-    return load(plain(compose(list(overrides))))
 
 
 def stop_at(world: World, stage: str, hit: int, error: BaseException) -> None:
@@ -64,7 +54,8 @@ class TestRunStudy:
     def test_records_the_host_and_the_engine(self, tmp_path: Path, world: World) -> None:
         session.run_study(settings(tmp_path), -1)
         attributes = opened(tmp_path).study.user_attrs
-        assert attributes["host"] == host.describe()
+        assert attributes["host"] == host.describe() | {"gpus": []}
+        assert attributes["backend"] == {}
         assert attributes["engine"] == {}
         assert attributes["settings"]["engine"]["model"] == "nano"
 
@@ -111,7 +102,19 @@ class TestRunStudy:
     def test_the_end_of_the_space_is_told(self, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         session.run_study(settings(tmp_path, space={"n_parallel": SPACE["n_parallel"]}, trials=9), 0)
         out, _ = capsys.readouterr()
-        assert "All 5 configurations of the space are known; the study ends before 9 trials.\n" in out
+        assert "All 5 configurations of the space are known or refused; the study ends before 9 trials.\n" in out
+
+    def test_refusals_are_told(self, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+        world.refuses = lambda configuration: "too many" if configuration.get("n_parallel") == 16 else None
+        session.run_study(settings(tmp_path, space={"n_parallel": SPACE["n_parallel"]}, trials=9), 0)
+        out, _ = capsys.readouterr()
+        assert "1 impossible configuration was refused without a deployment.\n" in out
+
+    def test_a_space_without_a_possible_configuration_is_an_error(self, tmp_path: Path, world: World) -> None:
+        world.refuses = lambda configuration: "tp_size=2 needs 2 GPUs, backend.gpus has 1"
+        with pytest.raises(ConfigError, match=r"^space: none of its 40 configurations can run; the last refusal: tp_size=2 needs"):
+            session.run_study(settings(tmp_path), 0)
+        assert world.deployed == []
 
     def test_trials_of_a_killed_run_are_told(
         self, tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -172,73 +175,27 @@ def opened(folder: Path) -> Ledger:
     return Ledger(config, open_storage(config.storage.url), EngineDouble(World()).defaults)
 
 
-class TestCreation:
-    def test_a_parameter_that_the_engine_does_not_have(self) -> None:
-        config = composed("engine=llamacpp", "engine.model=nano", "+space.n_paralel=4")
-        with pytest.raises(
-            ConfigError, match=r"^space\.n_paralel: llamacpp has no such parameter \(did you mean n_parallel\?\); known: .*n_batch"
-        ):
-            session.check_parameters(config, session.create_engine(config))
-        config = composed("engine=sglang", "space=sglang", "engine.model=org/m", "+space.any_flag=1")
-        session.check_parameters(config, session.create_engine(config))  # its own command line is the judge
-
-    @pytest.mark.parametrize(
-        ("overrides", "kind", "word"),
-        [
-            (["engine=llamacpp", "space=llamacpp", "engine.model=nano"], LlamaCpp, ""),
-            (["engine=sglang", "space=sglang", "engine.model=org/m", "+engine.args.context_length=8192"], Sglang, "--context-length"),
-            (["engine=vllm", "space=vllm", "engine.model=org/m", "+engine.args.max_model_len=8192"], Vllm, "--max-model-len"),
-        ],
-    )
-    def test_engines(self, overrides: list[str], kind: type[Any], word: str) -> None:
-        config = composed("backend=local", *overrides)
-        engine = session.create_engine(config)
-        assert type(engine) is kind
-        if word:
-            spec = engine.launch({}, "token")
-            assert spec.argv[: len(config.engine.executable)] == config.engine.executable
-            assert word in spec.argv
-            assert (spec.image, spec.ready_timeout_s) == (config.engine.image, 1200)
-
-    @pytest.mark.parametrize("name", ["llamacpp", "sglang", "vllm"])
-    def test_shipped_spaces_know_the_default_of_every_parameter(self, tmp_path: Path, name: str) -> None:
-        model = [] if name == "llamacpp" else ["engine.model=org/m"]
-        config = composed("backend=local", f"engine={name}", f"space={name}", f"storage.url=sqlite:///{tmp_path}/x.db", *model)
-        asked = Ledger(config, open_storage(config.storage.url), session.create_engine(config).defaults).ask()
-        assert asked is not None
-        assert asked.default
-        assert len(asked.trial.params) == len(config.space.searched)
-
-    def test_local_backend(self) -> None:
-        assert isinstance(session.create_backend(composed("backend=local")), Local)
-
-    def test_docker_backend_comes_later(self) -> None:
-        with pytest.raises(NotReadyError, match="arrives with the next release"):
-            session.create_backend(composed("backend=docker"))
-
-    def test_auto_is_local_for_the_cpu_engine(self) -> None:
-        decided = session.with_backend(composed("backend=auto"))
-        assert decided.backend.name == "local"
-        assert decided.identity["backend"] == {"name": "local"}
-        assert decided.fingerprint == composed("backend=local").fingerprint
-
-    def test_auto_asks_the_host_for_a_gpu_engine(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(session.auto, "resolve", lambda engine: {"sglang": "docker"}[engine])
-        config = composed("backend=auto", "engine=sglang", "space=sglang", "engine.model=org/m")
-        assert session.with_backend(config).backend.name == "docker"
-
-    def test_a_named_backend_stays(self) -> None:
-        config = composed("backend=docker")
-        assert session.with_backend(config) is config
-
-
 class TestReapAll:
-    def test_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    def reap(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: list[str], docker: list[str] | NotReadyError) -> None:
+        def reap(backend: Docker) -> list[str]:
+            if isinstance(docker, NotReadyError):
+                raise docker
+            return docker
+
+        monkeypatch.setattr(Local, "reap", lambda backend: local)
+        monkeypatch.setattr(Docker, "reap", reap)
         assert session.reap_all(settings(tmp_path)) == 0
+
+    def test_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.reap(tmp_path, monkeypatch, [], [])
         assert capsys.readouterr().out == "Nothing was left behind.\n"
 
     def test_each_removal_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        monkeypatch.setattr(Local, "reap", lambda backend: ["removed a", "removed b"])
-        assert session.reap_all(settings(tmp_path)) == 0
-        assert capsys.readouterr().out == "removed a\nremoved b\nRemoved 2.\n"
+        self.reap(tmp_path, monkeypatch, ["removed a"], ["removed b", "removed c"])
+        assert capsys.readouterr().out == "removed a\nremoved b\nremoved c\nRemoved 3.\n"
+
+    def test_a_missing_daemon_is_told_and_no_failure(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.reap(tmp_path, monkeypatch, ["removed a"], NotReadyError("no daemon"))
+        assert capsys.readouterr().out == "removed a\nNo look at backend docker: no daemon\nRemoved 1.\n"

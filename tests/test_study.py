@@ -12,6 +12,7 @@ from tests.doubles import DEFAULTS, OBJECTIVES, SPACE
 from tests.ledger import ask, count, finish, open_ledger, tell
 from tuner import study
 from tuner.errors import ConfigError
+from tuner.launch import Configuration
 from tuner.study import RETRIES, difference
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -197,8 +198,34 @@ class TestAsking:
         space = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.5}, "constraints": ["x > 2"]}
         ledger = open_ledger(tmp_path, storage, space=space)
         tell(ledger, ask(ledger))
-        with pytest.raises(ConfigError, match="the last 8 suggestions were known or broke a constraint"):
+        with pytest.raises(ConfigError, match=r"the last 8 suggestions were known or refused.*the last refusal: space\.constraints: x > 2"):
             ledger.ask()
+
+    def test_what_is_refused_is_told_but_not_deployed(self, tmp_path: Path, storage: optuna.storages.BaseStorage) -> None:
+        def refuse(configuration: Configuration) -> str | None:
+            return "too many slots" if configuration.get("n_parallel") in (8, 16) else None
+
+        ledger = open_ledger(tmp_path, storage, trials=100)
+        done = finish(ledger, refuse)
+        assert len(ledger.finished) == len(done) == 1 + 3 * 4 * 2 - 1  # the default stands for its neighbour too
+        assert not any(asked.configuration.get("n_parallel") in (8, 16) for asked in done)
+        refused = [trial for trial in ledger.study.trials if trial.user_attrs["outcome"] == "refused"]
+        assert {(trial.state, trial.user_attrs["reason"]) for trial in refused} == {(TrialState.PRUNED, "too many slots")}
+        assert ledger.refused == ["too many slots"] * len(refused)
+        assert all(trial.constraints["deployable"] > 0 for trial in refused)
+
+    def test_refused_defaults_are_not_deployed_either(self, tmp_path: Path, storage: optuna.storages.BaseStorage) -> None:
+        ledger = open_ledger(tmp_path, storage, trials=100)
+        done = finish(ledger, lambda configuration: None if configuration.get("n_parallel") == 1 else "too little")
+        assert {asked.configuration["n_parallel"] for asked in done} == {1}
+        assert ledger.default is None
+        assert sum(bool(trial.user_attrs.get("default")) for trial in ledger.study.trials) == 1
+
+    def test_a_space_of_which_all_is_refused_ends(self, tmp_path: Path, storage: optuna.storages.BaseStorage) -> None:
+        ledger = open_ledger(tmp_path, storage)
+        assert ledger.ask(lambda configuration: "never") is None
+        assert ledger.finished == []
+        assert set(ledger.refused) == {"never"}
 
     def test_constraint_that_cannot_be_evaluated_is_one_line(self, tmp_path: Path, storage: optuna.storages.BaseStorage) -> None:
         space = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.5}, "y": 0, "constraints": ["x / y > 1"]}

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles import BackendDouble, BenchmarkDouble, EngineDouble, ProgressDouble, World, measured, measurement, settings
+from tests.doubles import BackendDouble, BenchmarkDouble, EngineDouble, GateDouble, ProgressDouble, World, measured, measurement, settings
 from tuner import trial
 from tuner.backends.base import NotReadyInTime, Place, ServerExited
 from tuner.benchmark.base import ServerUnusable
 from tuner.errors import Infeasible, Systemic, Transient
 from tuner.launch import ExitStatus
+from tuner.server_facts import Startup
 from tuner.trial import Record, Rig
 
 
@@ -24,7 +25,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 def measure(world: World, folder: Path, record: Record | None = None, **workload: object) -> ProgressDouble:
     traffic = {"scenario": "D(64,32)", "levels": [4, 1], "min_requests": 1, "requests_per_user": 3, "warmup_requests": 6} | workload
     progress = ProgressDouble(world)
-    rig = Rig(EngineDouble(world), BackendDouble(world), BenchmarkDouble(world), settings(folder, workload=traffic).workload)
+    gate, workload_ = GateDouble(world), settings(folder, workload=traffic).workload
+    rig = Rig(gate, EngineDouble(world), BackendDouble(world), BenchmarkDouble(world), workload_)
     rig.measure({"n_parallel": 8}, Place("some-study", 3, folder), progress, record or Record())
     return progress
 
@@ -73,6 +75,32 @@ def test_record_holds_what_was_seen(world: World, tmp_path: Path) -> None:
     assert list(record.measurements) == [1, 4]
     assert record.measurements[4] == measured({"n_parallel": 8}, 4)
     assert list(record.durations_s) == ["deploy", "warm-up", "load"]
+    assert record.server == {1: {"running_max": 2, "preemptions": 1}, 4: {"running_max": 2, "preemptions": 0}}
+
+
+def test_what_a_dead_server_logged_about_memory_is_kept(tmp_path: Path) -> None:
+    record = Record()
+    (tmp_path / "server.log").write_text("12345")
+    with pytest.raises(Infeasible):
+        measure(fail_at("ready", ServerExited(ExitStatus(1))), tmp_path, record)
+    assert record.startup == Startup(weights_gib=5)
+
+
+class TestRefuse:
+    @staticmethod
+    def rig(world: World, gate: GateDouble, folder: Path) -> Rig:
+        return Rig(gate, EngineDouble(world), BackendDouble(world), BenchmarkDouble(world), settings(folder).workload)
+
+    def test_nothing_is_refused_without_a_reason(self, world: World, tmp_path: Path) -> None:
+        assert self.rig(world, GateDouble(world), tmp_path).refuse({"n_parallel": 1}) is None
+
+    def test_by_the_engine(self, world: World, tmp_path: Path) -> None:
+        world.refuses = lambda configuration: f"n_parallel={configuration['n_parallel']}: too many"
+        assert self.rig(world, GateDouble(world), tmp_path).refuse({"n_parallel": 1}) == "n_parallel=1: too many"
+        assert world.calls == []
+
+    def test_by_the_gate(self, world: World, tmp_path: Path) -> None:
+        assert self.rig(world, GateDouble(world, lambda configuration: "no memory"), tmp_path).refuse({}) == "no memory"
 
 
 def test_no_warm_up_where_none_is_wanted(world: World, tmp_path: Path) -> None:

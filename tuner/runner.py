@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
+from typing import Any
 
 import optuna
 from optuna.trial import Trial
@@ -11,7 +13,9 @@ from optuna.trial import Trial
 import tuner
 from tuner.backends.base import Place
 from tuner.errors import Infeasible, Systemic, Transient, TrialFailure
+from tuner.feasibility.gate import Gate
 from tuner.report.pages import Pages
+from tuner.server_facts import Startup
 from tuner.study import Asked, Ledger
 from tuner.telemetry.progress import Progress
 from tuner.trial import Record, Rig
@@ -65,8 +69,10 @@ def run_trials(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages) -> No
         KeyboardInterrupt: the user broke off; the trial in progress is queued again.
     """
     patience = Patience(ledger.settings.max_consecutive_failures, any(t.user_attrs.get("outcome") == "measured" for t in ledger.finished))
+    for trial in ledger.finished:
+        _teach(rig.gate, trial.user_attrs)
     while ledger.remaining or ledger.take_over():
-        asked = ledger.ask()
+        asked = ledger.ask(rig.refuse)
         if asked is None:
             return
         _run_trial(ledger, rig, progress, pages, patience, asked)
@@ -88,6 +94,7 @@ def _run_trial(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages, patie
         missed = ", ".join(ledger.missed(trial))
         progress.ended("measured", values, f"misses {missed}" if missed else "")
     except Infeasible as failure:
+        trial.set_user_attr("memory", failure.memory)
         ledger.tell_infeasible(trial, failure.reason)
         _explain(failure, trial, place, pages)
         progress.ended("infeasible", reason=failure.reason)
@@ -105,6 +112,7 @@ def _run_trial(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages, patie
     except BaseException:
         ledger.tell_interrupted(trial)
         raise
+    _teach(rig.gate, trial.user_attrs)
     pages.study()
 
 
@@ -113,6 +121,8 @@ def _keep(asked: Asked, record: Record, place: Place, rig: Rig) -> None:
     facts = {
         "configuration": dict(asked.configuration),
         "effective": record.effective,
+        "startup": record.startup.to_dict(),
+        "server": {str(level): metrics for level, metrics in record.server.items() if metrics},
         "measurements": {str(level): measurement.to_dict() for level, measurement in record.measurements.items()},
         "durations_s": {stage: round(seconds, 3) for stage, seconds in record.durations_s.items()},
         "versions": versions() | {rig.engine.name: record.engine_version, rig.benchmark.name: rig.benchmark.version()},
@@ -121,6 +131,13 @@ def _keep(asked: Asked, record: Record, place: Place, rig: Rig) -> None:
     for key, value in facts.items():
         asked.trial.set_user_attr(key, value)
     (place.folder / "trial.json").write_text(json.dumps(facts | {"trial": place.trial, "study": place.study}, indent=2) + "\n")
+
+
+def _teach(gate: Gate, attributes: Mapping[str, Any]) -> None:
+    """Lets the gate learn from a trial that has ended, of this run or an earlier one."""
+    if "configuration" in attributes:
+        startup = Startup(**attributes.get("startup", {}))
+        gate.learn(attributes["configuration"], startup, attributes.get("memory"), attributes.get("outcome") == "measured")
 
 
 def _explain(failure: TrialFailure, trial: Trial, place: Place, pages: Pages) -> None:

@@ -9,20 +9,21 @@ from pathlib import Path
 import optuna
 
 from tuner import host
-from tuner.backends import auto
+from tuner.backend_settings import DockerBackendSettings
 from tuner.backends.base import Backend
+from tuner.backends.docker import Docker
 from tuner.backends.local import Local
 from tuner.benchmark.genai_bench import GenaiBench
 from tuner.engines.base import Engine
-from tuner.engines.llamacpp import LlamaCpp
-from tuner.engines.sglang import Sglang
-from tuner.engines.vllm import Vllm
 from tuner.errors import ConfigError, NotReadyError, Systemic
-from tuner.explain import nearest
+from tuner.feasibility import gate as feasibility
+from tuner.feasibility.gate import Gate
+from tuner.gpus import GpuSlots
+from tuner.parties import check_parameters, create_backend, create_engine, find_gpus, with_backend
 from tuner.report import summary
 from tuner.report.pages import Pages, artifacts_folder
 from tuner.runner import run_trials
-from tuner.settings import BackendSettings, LlamaCppSettings, Settings
+from tuner.settings import Settings
 from tuner.storage import open_storage, shown
 from tuner.study import Ledger
 from tuner.telemetry.display import Display, create_display
@@ -51,14 +52,17 @@ def run_study(settings: Settings, verbosity: int) -> int:
 
 
 def _run_study(settings: Settings, verbosity: int) -> int:
-    engine, backend = create_engine(settings), create_backend(settings)
+    engine = create_engine(settings)
     check_parameters(settings, engine)
     display = create_display(settings, verbosity, sys.stdout)
     quiet_optuna()
+    gpus = find_gpus(settings)
+    backend = create_backend(settings, gpus, display.notice)
     backend.check()
     storage = open_storage(settings.storage.url)
     _make_folder(settings.study_folder)
     engine.prepare()
+    gate = feasibility.create(engine.name, engine.defaults, engine.model_folder, gpus)
     ledger = Ledger(settings, storage, engine.defaults)
     if settings.stand_in_for is not None:
         why = "No NVIDIA device on this host: t" if host.nvidia_device() is None else "T"
@@ -70,21 +74,26 @@ def _run_study(settings: Settings, verbosity: int) -> int:
         display.notice(removed)
     if abandoned := ledger.recover():
         display.notice(f"{abandoned} trial{'s' if abandoned > 1 else ''} of a killed run will be tried again")
-    for key, value in {"host": host.describe(), "engine": dict(engine.describe())}.items():
+    facts = {
+        "host": host.describe() | {"gpus": [f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB" for gpu in gpus or ()]},
+        "engine": dict(engine.describe()),
+        "backend": dict(backend.describe()),
+    }
+    for key, value in facts.items():
         ledger.note(key, value)
     if ledger.remaining or ledger.take_over():
         try:
-            _run(settings, ledger, engine, backend, display)
+            _run(settings, ledger, gate, engine, backend, display)
         except (KeyboardInterrupt, Systemic) as error:
             how = "Stopped" if isinstance(error, Systemic) else "Interrupted"
             display.notice(f"{how} after {len(ledger.finished)} of {settings.trials} trials. The same command goes on from here.")
             display.notice(f"Logs and results so far: {settings.study_folder}/")
             raise
-    summary.show(ledger, engine, display.console)
+    summary.show(ledger, engine, backend, display.console)
     return 0
 
 
-def _run(settings: Settings, ledger: Ledger, engine: Engine, backend: Backend, display: Display) -> None:
+def _run(settings: Settings, ledger: Ledger, gate: Gate, engine: Engine, backend: Backend, display: Display) -> None:
     pages = Pages(ledger, artifacts_folder(settings))
     pages.introduction()
     workload = settings.workload
@@ -96,9 +105,15 @@ def _run(settings: Settings, ledger: Ledger, engine: Engine, backend: Backend, d
         request_params=workload.request_params,
     )
     with benchmark, display.following(ledger):
-        run_trials(ledger, Rig(engine, backend, benchmark, settings.workload), display, pages)
+        run_trials(ledger, Rig(gate, engine, backend, benchmark, settings.workload), display, pages)
+    if not ledger.finished:
+        raise ConfigError(f"space: none of its {settings.space.size} configurations can run; the last refusal: {ledger.refused[-1]}")
+    if refused := len(ledger.refused):
+        display.notice(f"{refused} impossible configuration{'s were' if refused > 1 else ' was'} refused without a deployment.")
     if ledger.remaining:
-        display.notice(f"All {settings.space.size} configurations of the space are known; the study ends before {settings.trials} trials.")
+        display.notice(
+            f"All {settings.space.size} configurations of the space are known or refused; the study ends before {settings.trials} trials."
+        )
 
 
 def _make_folder(folder: Path) -> None:
@@ -115,62 +130,18 @@ def quiet_optuna() -> None:
 
 
 def reap_all(settings: Settings) -> int:
-    """Removes what dead owners left behind on every backend of this host, and says what; returns the exit code 0."""
+    """Removes what dead owners left behind on every backend that can be reached, and says what; returns the exit code 0."""
     display = create_display(settings, 0, sys.stdout)
-    removed = Local().reap()
-    for line in removed:
-        display.notice(line)
-    display.notice("Nothing was left behind." if not removed else f"Removed {len(removed)}.")
+    chosen = settings.backend if isinstance(settings.backend, DockerBackendSettings) else DockerBackendSettings(name="docker")
+    removed = 0
+    for backend in (Local(), Docker(chosen, GpuSlots(()))):
+        try:
+            lines = backend.reap()
+        except NotReadyError as error:
+            display.notice(f"No look at backend {backend.name}: {error}")
+            continue
+        for line in lines:
+            display.notice(line)
+        removed += len(lines)
+    display.notice("Nothing was left behind." if not removed else f"Removed {removed}.")
     return 0
-
-
-def with_backend(settings: Settings) -> Settings:
-    """The settings with `backend=auto` decided.
-
-    Raises:
-        NotReadyError: this host cannot run the engine; names the cause and the fix.
-    """
-    if settings.backend.name != "auto":
-        return settings
-    name = auto.resolve(settings.engine.name)
-    return settings.model_copy(update={"backend": BackendSettings.model_validate({"name": name})})
-
-
-def create_engine(settings: Settings) -> Engine:
-    """The engine that `settings` name."""
-    match settings.engine:
-        case LlamaCppSettings(model=model, tokenizer=tokenizer, args=args, ready_timeout_s=timeout):
-            return LlamaCpp(model, args, tokenizer=tokenizer, ready_timeout_s=timeout)
-        case engine:
-            kind = Sglang if engine.name == "sglang" else Vllm
-            return kind(
-                engine.model,
-                engine.args,
-                image=engine.image,
-                executable=engine.executable,
-                tokenizer=engine.tokenizer,
-                ready_timeout_s=engine.ready_timeout_s,
-            )
-
-
-def check_parameters(settings: Settings, engine: Engine) -> None:
-    """Refuses a search space with parameters that the engine does not have: not one trial could be launched.
-
-    Raises:
-        ConfigError: names the first of them.
-    """
-    for name in settings.space.parameters:
-        if engine.parameters is not None and name not in engine.parameters:
-            known = sorted(engine.parameters)
-            raise ConfigError(f"space.{name}: {engine.name} has no such parameter{nearest(name, known)}; known: {', '.join(known)}")
-
-
-def create_backend(settings: Settings) -> Backend:
-    """The backend that `settings` name.
-
-    Raises:
-        NotReadyError: it is not there yet.
-    """
-    if settings.backend.name == "docker":
-        raise NotReadyError(auto.DOCKER_LATER)
-    return Local()

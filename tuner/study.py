@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tuner.benchmark.measurement import Measurement
 from tuner.errors import ConfigError, Infeasible
-from tuner.launch import Value
+from tuner.launch import Configuration, Value
 from tuner.owner import Owner
 from tuner.search import samplers
 from tuner.settings import Objective, Settings, Slo
@@ -141,57 +141,75 @@ class Ledger:
         return [t for t in self.study.get_trials(deepcopy=False, states=FINISHED) if t.user_attrs.get("outcome") != "refused"]
 
     @property
+    def refused(self) -> list[str]:
+        """Why configurations were refused without a deployment, one reason for each, in their order."""
+        trials = self.study.get_trials(deepcopy=False, states=FINISHED)
+        return [t.user_attrs["reason"] for t in trials if t.user_attrs.get("outcome") == "refused"]
+
+    @property
     def remaining(self) -> int:
         """Trials still to be started, those in progress in other processes counted as finished."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return max(0, self.settings.trials - len(self.finished) - len(running))
 
-    def ask(self) -> Asked | None:
-        """The next configuration to deploy; None when the whole space is known.
+    def ask(self, refuse: Callable[[Configuration], str | None] = lambda configuration: None) -> Asked | None:
+        """The next configuration to deploy; None when the whole space is known, or all that is left of it refused.
 
-        Suggestions that break a constraint of the space are told to the sampler as pruned, and known ones as failed, which it ignores;
-        neither is deployed.
+        Suggestions that break a constraint of the space or are refused are told to the sampler as pruned, and known ones as failed, which
+        it ignores; neither is deployed.
+
+        Args:
+            refuse: Why a configuration would certainly never serve, None where it may.
 
         Raises:
-            ConfigError: the constraints of the space cannot be evaluated, or leave nothing that is ever suggested.
+            ConfigError: the constraints of the space cannot be evaluated, or what is suggested is always known or refused.
         """
-        misses = 0
+        misses, broken = 0, None
         while True:
             known = [*self.study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING)), *self._given_up]
             if self.space.size is None:
                 if misses >= HOPELESS:
-                    raise ConfigError(f"space: the last {misses} suggestions were known or broke a constraint; widen ranges or constraints")
-            elif (misses >= MISSES or len(known) >= self.space.size) and not self._queue_unknown(known):
+                    why = f"; the last refusal: {broken}" if broken else ""
+                    raise ConfigError(f"space: the last {misses} suggestions were known or refused; widen ranges or constraints{why}")
+            elif (misses >= MISSES or len(known) >= self.space.size) and not self._queue_unknown(known, refuse):
                 return None
             trial = self.study.ask()
             trial.set_user_attr("owner", self.owner.to_str())
             default = bool(trial.user_attrs.get("default"))
             try:
-                configuration = self.space.suggest(trial)
-                broken = None if default else self.space.violated(configuration)
+                suggested = self.space.suggest(trial)
+                configuration = dict(self.space.fixed) if default else suggested
+                broken = (None if default else self._broken(configuration)) or refuse(configuration)
             except ValueError as error:
                 self.study.tell(trial, state=TrialState.FAIL)
                 raise ConfigError(f"space: {error}") from error
             # the default stands for its neighbour inside the space, but not the other way round: it is always measured as it is
             twins = [t for t in known if _key(t.params) == _key(trial.params) and (t.user_attrs.get("default") or not default)]
             if broken is not None:
-                self._tell_infeasible(trial, "refused", f"space.constraints: {broken}")
+                self._tell_infeasible(trial, "refused", broken)
             elif twins:
                 trial.set_user_attr("outcome", "repeat")
                 self.study.tell(trial, state=TrialState.FAIL)
             else:
-                return Asked(trial, dict(self.space.fixed) if default else configuration, default)
+                return Asked(trial, configuration, default)
             misses += 1
 
-    def _queue_unknown(self, known: Sequence[FrozenTrial]) -> bool:
+    def _broken(self, configuration: Configuration) -> str | None:
+        broken = self.space.violated(configuration)
+        return None if broken is None else f"space.constraints: {broken}"
+
+    def _queue_unknown(self, known: Sequence[FrozenTrial], refuse: Callable[[Configuration], str | None]) -> bool:
         """Queues an allowed configuration of a finite space that was never tried, if nothing is queued; False when there is none."""
         if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             return True
         keys = [_key(trial.params) for trial in known]
-        unknown = [code for code in map(self.space.encode, self.space.configurations()) if _key(code) not in keys]
-        if unknown:
-            self.study.enqueue_trial(self._random.choice(unknown))
-        return bool(unknown)
+        configurations = list(self.space.configurations())
+        for configuration in self._random.sample(configurations, len(configurations)):
+            code = self.space.encode(configuration)
+            if _key(code) not in keys and refuse(configuration) is None:
+                self.study.enqueue_trial(code)
+                return True
+        return False
 
     def tell_measured(self, trial: Trial, measurements: Mapping[int, Measurement]) -> list[float]:
         """Ends a trial with the values of its objectives, and returns them.

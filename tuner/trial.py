@@ -13,9 +13,12 @@ from tuner.benchmark.measurement import Measurement
 from tuner.benchmark.warmup import warm_up
 from tuner.engines.base import Engine
 from tuner.errors import Infeasible, Transient, TrialFailure
+from tuner.feasibility.gate import Gate
 from tuner.launch import Configuration, Value
+from tuner.server_facts import Startup
 from tuner.settings import Workload
 from tuner.telemetry.progress import Progress
+from tuner.telemetry.watch import Watch
 
 WARMUP_TIMEOUT_S = 120.0
 """Bound on one warm-up request: the first ones compile kernels on a GPU."""
@@ -29,32 +32,46 @@ class Record:
 
     Attributes:
         effective: Parameter values the server says it uses.
+        startup: What it logged about memory when it started.
         measurements: By load level.
+        server: What its own metrics showed, by load level; see `Watch.summary`.
         durations_s: Seconds spent deploying, warming up and under load.
         engine_version: As the server tells it.
     """
 
     effective: dict[str, Value] = field(default_factory=dict)
+    startup: Startup = field(default_factory=Startup)
     measurements: dict[int, Measurement] = field(default_factory=dict)
+    server: dict[int, dict[str, float]] = field(default_factory=dict)
     durations_s: dict[str, float] = field(default_factory=dict)
     engine_version: str = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """The three parties of a trial, and the traffic.
+    """The parties of a trial, and the traffic.
 
     Attributes:
+        gate: Tells configurations that are certainly impossible.
         engine: Configuration to launch spec.
         backend: Launch spec to deployment.
         benchmark: Deployment and load level to measurement.
         workload: The traffic.
     """
 
+    gate: Gate
     engine: Engine
     backend: Backend
     benchmark: Benchmark
     workload: Workload
+
+    def refuse(self, configuration: Configuration) -> str | None:
+        """Why a configuration would certainly never serve, found out without deploying it; None where it may."""
+        try:
+            self.engine.launch(configuration, "")
+        except Infeasible as refused:
+            return refused.reason
+        return self.gate.refuse(configuration)
 
     def measure(self, configuration: Configuration, place: Place, progress: Progress, record: Record) -> None:
         """Deploys a configuration and measures every load level.
@@ -86,6 +103,8 @@ class Rig:
                 raise Transient(reason, late.log_tail) from late
             except ServerUnusable as unusable:
                 raise self._blame(server, unusable) from unusable
+            finally:
+                record.startup = self.engine.startup(_text(server.log_path))
 
     def _warm_up(self, server: Deployment, progress: Progress, record: Record) -> None:
         progress.stage("warm-up")
@@ -101,9 +120,11 @@ class Rig:
             self.engine.flush_cache(server.endpoint)
             load = Load(self.workload.scenario, level, self.workload.requests(level), self.workload.max_time_s, self.workload.stall_s)
             progress.level(level, load.requests)
-            measurement = self.benchmark.run(
-                server.endpoint, load, folder, lambda: server.exit_status() is None, on_progress=progress.requests
-            )
+            with Watch(lambda: self.engine.metrics(server.endpoint)) as watch:
+                measurement = self.benchmark.run(
+                    server.endpoint, load, folder, lambda: server.exit_status() is None, on_progress=progress.requests
+                )
+            record.server[level] = watch.summary
             if measurement.error_rate > self.workload.max_error_rate:
                 failed = ", ".join(f"{count} x {code}" for code, count in measurement.errors.items())
                 raise ServerUnusable(
@@ -121,3 +142,10 @@ class Rig:
         if status is not None:
             return self.engine.diagnose(status)
         return Infeasible(unusable.reason, server.log_tail())
+
+
+def _text(log: Path) -> str:
+    try:
+        return log.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -18,6 +18,7 @@ from tests.doubles import (
     BackendDouble,
     BenchmarkDouble,
     EngineDouble,
+    GateDouble,
     ProgressDouble,
     World,
     measurement,
@@ -63,7 +64,7 @@ def study(folder: Path, world: World, storage: optuna.storages.BaseStorage | Non
     ledger = Ledger(config, storage or optuna.storages.InMemoryStorage(), DEFAULTS)
     pages = Pages(ledger, artifacts_folder(config))
     pages.introduction()
-    rig = Rig(EngineDouble(world), BackendDouble(world), BenchmarkDouble(world), config.workload)
+    rig = Rig(GateDouble(world), EngineDouble(world), BackendDouble(world), BenchmarkDouble(world), config.workload)
     run_trials(ledger, rig, ProgressDouble(world), pages)
     return ledger
 
@@ -100,6 +101,7 @@ class TestNotes:
         assert "| users | output_tokens_per_s | requests_per_s |" in text
         assert "| 4 | 150 tok/s | 5 req/s | 50 ms |" in text
         assert "**Client-bound at 4 users**" in text
+        assert "The server's own metrics:\n\n| users | running_max | preemptions |\n|---|---|---|\n| 1 | 2 | 1 |\n| 4 | 2 | 0 |" in text
         assert "The server says it uses: n_parallel=4 n_ctx_slot=2048" in text
         assert f"Server log: `{tmp_path}/studies/some-study/trial-0000/server.log`" in text
         assert not note(ledger, 1).startswith("Engine defaults")

@@ -10,7 +10,7 @@ import optuna
 import pytest
 from rich.console import Console
 
-from tests.doubles import DEFAULTS, OBJECTIVES, EngineDouble, World, measurement, settings, timing
+from tests.doubles import DEFAULTS, OBJECTIVES, BackendDouble, EngineDouble, World, measurement, settings, timing
 from tuner.report import summary
 from tuner.report.front import front_table
 from tuner.study import Ledger
@@ -40,7 +40,7 @@ class Study:
 
     def summary(self, width: int = 160) -> str:
         console = Console(file=StringIO(), width=width, highlight=False)
-        summary.show(self.ledger, EngineDouble(World()), console)
+        summary.show(self.ledger, EngineDouble(World()), BackendDouble(World()), console)
         assert isinstance(console.file, StringIO)
         return console.file.getvalue()
 

@@ -10,7 +10,7 @@ import optuna
 import pytest
 from rich.console import Console
 
-from tests.doubles import DEFAULTS, BackendDouble, BenchmarkDouble, EngineDouble, World, measurement, settings, timing
+from tests.doubles import DEFAULTS, BackendDouble, BenchmarkDouble, EngineDouble, GateDouble, World, measurement, settings, timing
 from tuner.errors import Infeasible, Transient
 from tuner.report.pages import Pages
 from tuner.runner import run_trials
@@ -57,7 +57,7 @@ def watch(shown: Display, folder: Path, world: World, trials: int = 3) -> Ledger
     config = settings(folder, trials=trials, constraints=[{"metric": "latency_p99_s", "at": 1, "max": 0.5}])
     ledger = Ledger(config, optuna.storages.InMemoryStorage(), DEFAULTS)
     with shown.following(ledger):
-        rig = Rig(EngineDouble(world), BackendDouble(world), BenchmarkDouble(world), config.workload)
+        rig = Rig(GateDouble(world), EngineDouble(world), BackendDouble(world), BenchmarkDouble(world), config.workload)
         run_trials(ledger, rig, shown, Pages(ledger, folder / "artifacts"))
     return ledger
 

@@ -6,6 +6,7 @@ The dashboard is an optional extra: without it the study runs just as well, and 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
@@ -138,8 +139,19 @@ def _note(trial: Trial, measured: Curve, missed: list[str]) -> str:
             *([f"**Misses {', '.join(missed)}**: not on the front."] if missed else []),
             "\n".join([f"| users | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|", *rows]),
             *([f"**Client-bound at {', '.join(doubtful)} users**: the load generator, not the server, set the pace."] if doubtful else []),
+            *_server_metrics(attributes.get("server", {})),
             # no code span: the page would be as wide as the line
             f"The server says it uses: {text.configuration(attributes['effective'])}",
             f"Server log: `{attributes['folder']}/server.log`",
         ]
     )
+
+
+def _server_metrics(kept: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A table of what the server's own metrics showed, where it has any."""
+    names = list(dict.fromkeys(name for metrics in kept.values() for name in metrics))
+    if not names:
+        return []
+    cells = {level: [f"{metrics[name]:g}" if name in metrics else "" for name in names] for level, metrics in kept.items()}
+    rows = [f"| {level} | {' | '.join(row)} |" for level, row in cells.items()]
+    return ["\n".join(["The server's own metrics:\n", f"| users | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|", *rows])]

@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.text import Text
 
+from tuner.backends.base import Backend
 from tuner.engines.base import Engine
 from tuner.report.front import configuration, front_table
 from tuner.settings import Settings
@@ -15,7 +16,7 @@ from tuner.storage import shown
 from tuner.study import Ledger
 
 
-def show(ledger: Ledger, engine: Engine, console: Console) -> None:
+def show(ledger: Ledger, engine: Engine, backend: Backend, console: Console) -> None:
     """Prints the result of the study as it stands."""
     settings, finished = ledger.settings, ledger.finished
     measured = [trial for trial in finished if trial.values is not None]
@@ -33,7 +34,7 @@ def show(ledger: Ledger, engine: Engine, console: Console) -> None:
         console.print(Text(line), soft_wrap=True)
     for sentence, trial in _best(ledger):
         console.print(Text(f"\n{sentence}"))
-        console.print(Text("  " + shlex.join(engine.launch_command(configuration(trial)))), soft_wrap=True)
+        console.print(Text("  " + shlex.join(backend.launch_command(engine.launch(configuration(trial), "")))), soft_wrap=True)
     console.print(Text(f"\nLogs and raw results: {settings.study_folder}/    Storage: {shown(settings.storage.url)}"), soft_wrap=True)
     console.print(Text(f"Browse: {shlex.join(_dashboard_command(settings))}"), soft_wrap=True)
 

@@ -1,0 +1,59 @@
+"""Runs tuner and kills it by SIGKILL at a stage of a deployment: `killed_at.py STAGE ARGUMENTS...`.
+
+`created` and `loading` are states between two requests to the daemon. In `starting` and `stopping` the request is under way: it is sent,
+and nobody waits for the answer any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import requests
+from docker.api.client import APIClient
+from docker.models.containers import Container
+
+from tuner.cli import main
+from tuner.engines.openai_server import OpenAIServer
+
+
+def die(*_: Any, **__: Any) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("it lives")
+
+
+def send_and_die(self: APIClient, url: str, **arguments: Any) -> NoReturn:
+    with contextlib.suppress(requests.exceptions.RequestException):
+        requests.Session.post(self, url, **arguments | {"timeout": 0.001})
+    die()
+
+
+def at_request(path: str) -> None:
+    real = APIClient._post
+
+    def post(self: APIClient, url: str, **arguments: Any) -> Any:
+        return send_and_die(self, url, **arguments) if url.endswith(path) else real(self, url, **arguments)
+
+    APIClient._post = post
+
+
+def arrange(stage: str) -> None:
+    match stage:
+        case "created":
+            Container.start = die
+        case "starting":
+            at_request("/start")
+        case "loading":
+            OpenAIServer.ready = die
+        case "stopping":
+            at_request("/stop")
+        case _:
+            raise ValueError(stage)
+
+
+if __name__ == "__main__":
+    arrange(sys.argv.pop(1))
+    main()
