@@ -45,15 +45,16 @@ def run_study(settings: Settings, verbosity: int) -> int:
         KeyboardInterrupt: the user broke off; everything is stopped and the same command goes on.
     """
     try:
-        return _run_study(with_backend(settings), verbosity)
+        return _run_study(settings, verbosity)
     except optuna.exceptions.StorageInternalError as error:
         cause = str(error.__cause__ or error).splitlines()[0]
         raise NotReadyError(f"storage.url: {shown(settings.storage.url)} failed: {cause}; the same command goes on from here") from error
 
 
 def _run_study(settings: Settings, verbosity: int) -> int:
+    check_parameters(settings, create_engine(settings))  # first: what is mistyped is no matter of this host
+    settings = with_backend(settings)
     engine = create_engine(settings)
-    check_parameters(settings, engine)
     display = create_display(settings, verbosity, sys.stdout)
     quiet_optuna()
     gpus = find_gpus(settings)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tuner.backends import supervisor
 from tuner.backends.base import DIAGNOSIS_LINES, Backend, Deployment, Place
 from tuner.backends.log_file import LOG_NAME, tail
-from tuner.backends.pid_file import PidFile, default_folder
+from tuner.backends.pid_file import PidFile, default_folder, is_private
 from tuner.backends.port import reserve_port
 from tuner.errors import NotReadyError, Systemic, Transient, TrialFailure
 from tuner.gpus import GpuSlots
@@ -50,11 +50,10 @@ class Local(Backend):
             raise NotReadyError(f"backend=local needs Linux, this is {sys.platform}: run tuner on a Linux host")
         try:
             self._runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            status = self._runtime_dir.stat()
+            private = is_private(self._runtime_dir)
         except OSError as error:
             raise NotReadyError(f"cannot write pid files to {self._runtime_dir} ({error.strerror}): set XDG_STATE_HOME") from error
-        # whoever may write there may have this user's processes killed
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022 or not os.access(self._runtime_dir, os.W_OK | os.X_OK):
+        if not private or not os.access(self._runtime_dir, os.W_OK | os.X_OK):
             raise NotReadyError(f"{self._runtime_dir} must belong to you and be writable for you alone: chmod 700, or set XDG_STATE_HOME")
         for pid_file in PidFile.read_all(self._runtime_dir):
             if pid_file.owned():

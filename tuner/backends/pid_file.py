@@ -143,6 +143,15 @@ def default_folder() -> Path:
     return Path(state) / "tuner" / "run"
 
 
+def is_private(folder: Path) -> bool:
+    """Whether pid files in `folder` can be trusted: it belongs to this user, who alone may write there.
+
+    Anybody else who may could have this user's processes killed.
+    """
+    status = folder.stat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
 def _environment(pid: int) -> list[bytes]:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")

@@ -12,6 +12,9 @@ from tuner.doctor.rendering import show
 from tuner.errors import NotReadyError
 from tuner.settings import Settings
 
+WIDTH = 100
+"""Columns of the table where the output is no terminal."""
+
 
 def run(settings: Settings, as_json: bool, verbosity: int) -> int:
     """Examines the environment and says what was found on stdout.
@@ -23,8 +26,11 @@ def run(settings: Settings, as_json: bool, verbosity: int) -> int:
 
     Returns:
         0 where nothing failed, else 3, as of a run that cannot start.
+
+    Raises:
+        ConfigError: see `examine`.
     """
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     if as_json:
         report = examine(settings)
         sys.stdout.write(render_json(report))
@@ -32,4 +38,4 @@ def run(settings: Settings, as_json: bool, verbosity: int) -> int:
         with console.status("Examining this host ..."):
             report = examine(settings)
         show(report, console, quiet=verbosity < 0)
-    return NotReadyError.exit_code if any(finding.verdict == "failed" for finding in report.values()) else 0
+    return 0 if report.ready else NotReadyError.exit_code

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Lock
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from tuner.gpus import discover, select
 from tuner.settings import Settings
 
 _ANSWER_S = 5
+_REMOVAL_S = 10
 _GB = 10**9
 _SILENT = "the Docker daemon does not answer"
 
@@ -48,6 +50,8 @@ class DockerChecks:
         self._backend = settings.backend if isinstance(settings.backend, DockerBackendSettings) else None
         self._image = settings.engine.image or ""
         self._client: DockerClient | None = None
+        self._container = Lock()
+        self._stop = Event()
         self._version: Mapping[str, Any] = {}
         self.info: Mapping[str, Any] = {}
         self.elsewhere: str | None = None
@@ -135,8 +139,8 @@ class DockerChecks:
             ids = None if self._backend.gpus is None else [str(gpu) for gpu in self._backend.gpus][:count]
         else:
             ids = [gpu.uuid for gpu in select(self._backend.gpus, discover())][:count]
-        with self._answers():
-            return list_gpus(self._client, self._image, self._backend, ids, count)
+        with self._answers(), self._container:
+            return list_gpus(self._client, self._image, self._backend, ids, count, self._stop)
 
     def servers(self) -> list[Server]:
         """Those that tuner has started there."""
@@ -156,5 +160,9 @@ class DockerChecks:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        # after Ctrl-C a check may still run in its thread, which ends with this process: it must remove its container first
+        self._stop.set()
+        if self._container.acquire(timeout=_REMOVAL_S):
+            self._container.release()
         if self._client is not None:
             self._client.close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
 
@@ -16,13 +18,14 @@ from tuner.doctor.docker_checks import DockerChecks
 from tuner.doctor.finding import Finding, Report, failed, ok, warning
 from tuner.doctor.storage_check import storage
 from tuner.errors import NotReadyError, TunerError
-from tuner.parties import with_backend
+from tuner.parties import check_parameters, create_engine, with_backend
 from tuner.settings import Settings
 
 LIMIT_S = 45.0
 """Seconds after which a check that hangs (a dead network drive, a GPU that does not answer) is given up. Most take well under one."""
 
 _SHORTEST_SECRET = 6
+_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]+@")
 
 Check = Callable[[], Finding]
 
@@ -32,13 +35,19 @@ def examine(settings: Settings) -> Report:
 
     Args:
         settings: The experiment. `backend=auto` is examined as what it stands for here, or as docker where it cannot stand for anything.
+
+    Raises:
+        ConfigError: the search space has a parameter that the engine does not have.
     """
     experiment, settings = _decide(settings)
-    report = {"experiment": experiment}
+    in_container = isinstance(settings.backend, DockerBackendSettings)
+    if settings.engine.image or not in_container:  # a missing image is a finding
+        check_parameters(settings, create_engine(settings))
+    findings = {"experiment": experiment}
     with DockerChecks(settings) as docker:
         for name, check in _checks(settings, docker):
-            report[name] = _made(check)
-    return report
+            findings[name] = _made(check)
+    return Report(settings.study_name, settings.engine.name, settings.backend.name, findings)
 
 
 def _decide(settings: Settings) -> tuple[Finding, Settings]:
@@ -62,14 +71,18 @@ def _decide(settings: Settings) -> tuple[Finding, Settings]:
 
 
 def _checks(settings: Settings, docker: DockerChecks) -> Iterator[tuple[str, Check]]:
-    in_container = isinstance(settings.backend, DockerBackendSettings)
+    backend = settings.backend
+    in_container = isinstance(backend, DockerBackendSettings)
     fewest, most = gpu_checks.needed(settings)
     yield "packages", host_checks.packages
     if not in_container or settings.engine.name == "llamacpp":
         yield "engine", lambda: host_checks.engine(settings)
-    if in_container:
+    if isinstance(backend, DockerBackendSettings):
         yield "docker", docker.daemon
         yield "docker_api", docker.api
+        yield "environment", partial(host_checks.environment, backend)
+    else:
+        yield "state_folder", host_checks.state_folder
     if fewest:
         yield "gpus", lambda: gpu_checks.gpus(settings, fewest, docker.elsewhere)
         if in_container:
@@ -81,7 +94,7 @@ def _checks(settings: Settings, docker: DockerChecks) -> Iterator[tuple[str, Che
             yield "container_gpu", lambda: docker.container_gpu(fewest)
     yield "model", lambda: model_checks.model(settings, docker.elsewhere)
     if model_checks.on_hub(settings.engine):
-        yield "token", lambda: hub_checks.token(settings.engine.model)
+        yield "token", lambda: hub_checks.token(settings.engine.model, model_checks.revision(settings))
     yield "disk", lambda: host_checks.disk(settings, docker.root, docker.must_pull)
     yield "port", lambda: host_checks.port(settings, docker.elsewhere)
     yield "limits", lambda: host_checks.limits(settings)
@@ -123,8 +136,8 @@ def _made(check: Check) -> Finding:
 
 
 def _redacted(text: str) -> str:
-    """`text` in one line and without the values of variables that hold secrets."""
-    text = " ".join(text.split())
+    """`text` in one line, without passwords in addresses and the values of variables that hold secrets."""
+    text = _PASSWORD.sub(r"\1<secret>@", " ".join(text.split()))
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST_SECRET and SECRET.search(name):
             text = text.replace(value, "<secret>")

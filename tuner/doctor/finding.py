@@ -36,8 +36,26 @@ class Finding:
         return cls("failed", parts["seen"], parts["fix"]) if parts else cls("failed", text)
 
 
-Report = Mapping[str, Finding]
-"""Findings by the name of the check, in the order in which they were made."""
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that was found for an experiment.
+
+    Attributes:
+        study_name: Of the experiment's study.
+        engine: Name of its engine.
+        backend: Name of the backend that was examined; never `auto`.
+        findings: By the name of the check, in the order in which they were made.
+    """
+
+    study_name: str
+    engine: str
+    backend: str
+    findings: Mapping[str, Finding]
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing keeps a run from working."""
+        return all(finding.verdict != "failed" for finding in self.findings.values())
 
 
 def ok(seen: str) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 
 from docker import DockerClient
 
@@ -13,7 +14,7 @@ from tuner.backends.base import Place
 from tuner.backends.docker_removal import remove
 from tuner.backends.docker_request import create_arguments
 from tuner.backends.docker_state import ContainerState
-from tuner.doctor.finding import Finding, failed, ok, warning
+from tuner.doctor.finding import Finding, failed, ok, skipped, warning
 from tuner.launch import LaunchSpec
 
 DEADLINE_S = 30.0
@@ -25,7 +26,9 @@ _NOT_FOUND = 127
 """docker-init's exit code where there is no such program."""
 
 
-def list_gpus(client: DockerClient, image: str, settings: DockerBackendSettings, gpus: Sequence[str] | None, count: int) -> Finding:
+def list_gpus(
+    client: DockerClient, image: str, settings: DockerBackendSettings, gpus: Sequence[str] | None, count: int, stop: Event
+) -> Finding:
     """Runs `nvidia-smi -L` in a container with the options of a trial's. None is left.
 
     Args:
@@ -34,6 +37,7 @@ def list_gpus(client: DockerClient, image: str, settings: DockerBackendSettings,
         settings: The keys of `backend`.
         gpus: Ids of the GPUs; None lets the daemon choose.
         count: How many.
+        stop: Set by another thread, it ends this one early.
 
     Raises:
         DAEMON_ERRORS: it refuses, or does not answer.
@@ -51,7 +55,8 @@ def list_gpus(client: DockerClient, image: str, settings: DockerBackendSettings,
                 return failed(
                     f"a container did not list its GPUs within {DEADLINE_S:g} s", "see whether `nvidia-smi` hangs on the Docker host"
                 )
-            time.sleep(_POLL_S)
+            if stop.wait(_POLL_S):
+                return skipped("broken off")
         output = container.logs().decode(errors="replace")
     finally:
         remove(client, arguments["name"], _REMOVAL_S)

@@ -15,6 +15,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from tuner.backend_settings import DockerBackendSettings
+from tuner.backends import docker_request
+from tuner.backends.docker_connection import is_loopback
+from tuner.backends.pid_file import default_folder, is_private
 from tuner.backends.port import reserve_port
 from tuner.benchmark.client import genai_bench_version
 from tuner.doctor.finding import Finding, failed, ok, skipped, warning
@@ -89,14 +92,35 @@ def _program(words: Sequence[str]) -> Finding:
     return ok(f"{module} of {program}") if found else failed(f"{program} has no module {module}", fix)
 
 
+def environment(backend: DockerBackendSettings) -> Finding:
+    """Whether this environment has the variables that containers are to take from it. Their values are not shown."""
+    docker_request.environment({}, backend)  # raises for one that is missing
+    taken = [name for name, value in backend.environment.items() if value is None]
+    return ok(f"{', '.join(taken)} will be taken from this environment" if taken else "containers take no variable from this environment")
+
+
+def state_folder() -> Finding:
+    """Whether the backend local can write down which servers it starts."""
+    folder = default_folder()
+    place = _existing(folder.absolute())
+    if not os.access(place, os.W_OK | os.X_OK):
+        return failed(f"pid files cannot be written to {folder}: {place} is not this user's", "set XDG_STATE_HOME")
+    if place == folder.absolute() and not is_private(folder):
+        return failed(f"{folder}, for pid files, is not for you alone", f"chmod 700 {folder}, or set XDG_STATE_HOME")
+    return ok(f"{folder} is for pid files")
+
+
 def disk(settings: Settings, docker_root: str | None, must_pull: bool) -> Finding:
-    """Whether there is room for results, images and containers.
+    """Whether results can be written, and whether there is room for them, for images and for containers.
 
     Args:
         settings: The experiment.
         docker_root: Where a Docker daemon on this host keeps its data.
         must_pull: Whether it lacks the experiment's image.
     """
+    results = _existing(Path(settings.folder).absolute())
+    if not os.access(results, os.W_OK | os.X_OK):
+        return failed(f"{results} cannot be written by this user", "set folder to one that you may write to")
     places = [("results", Path(settings.folder), STUDY_GB)]
     if docker_root is not None:
         places.append(("the image", Path(docker_root), PULL_GB) if must_pull else ("containers", Path(docker_root), CONTAINERS_GB))
@@ -117,6 +141,9 @@ def port(settings: Settings, docker_host: str | None) -> Finding:
     """Whether a server can have a port."""
     backend = settings.backend
     address = backend.bind if isinstance(backend, DockerBackendSettings) else "127.0.0.1"
+    if docker_host is not None and is_loopback(address):
+        seen = f"servers on {docker_host}, the host of the Docker daemon, cannot be reached at backend.bind={address}"
+        return failed(seen, f"set backend.bind to an address of {docker_host} in a network that you trust: servers have no login")
     if docker_host is not None:
         return skipped(f"those of {docker_host}, the host of the Docker daemon, cannot be bound from here")
     if ":" in address:

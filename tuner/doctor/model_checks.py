@@ -20,6 +20,12 @@ def on_hub(engine: LlamaCppSettings | GpuEngineSettings) -> bool:
     return isinstance(engine, GpuEngineSettings) and engine.model[0] not in "/.~" and existing_path(engine.model) is None
 
 
+def revision(settings: Settings) -> str | None:
+    """The branch, tag or commit of the model; None is the default branch."""
+    named = settings.engine.args.get("revision")
+    return None if named is None else str(named)
+
+
 def model(settings: Settings, docker_host: str | None) -> Finding:
     """Whether the model can be had.
 
@@ -31,9 +37,8 @@ def model(settings: Settings, docker_host: str | None) -> Finding:
     if isinstance(settings.engine, LlamaCppSettings):
         return _gguf(name)
     if on_hub(settings.engine):
-        revision = settings.engine.args.get("revision")
         elsewhere = isinstance(settings.backend, DockerBackendSettings) and settings.backend.model_cache is not None
-        return hub_model(name, None if revision is None else str(revision), weights=not elsewhere)
+        return hub_model(name, revision(settings), weights=not elsewhere)
     path = existing_path(name)
     if path is None and docker_host is not None:
         return skipped(f"{name} on {docker_host}, the host of the Docker daemon, cannot be seen from here")

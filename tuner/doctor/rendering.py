@@ -27,7 +27,7 @@ def show(report: Report, console: Console, quiet: bool) -> None:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, finding in report.items():
+    for name, finding in report.findings.items():
         if quiet and finding.verdict == "ok":
             continue
         table.add_row(Text(finding.verdict, _COLOURS[finding.verdict]), name.replace("_", " "), Text(finding.seen))
@@ -38,14 +38,14 @@ def show(report: Report, console: Console, quiet: bool) -> None:
 
 
 def _verdict(report: Report) -> str:
-    count = {verdict: sum(finding.verdict == verdict for finding in report.values()) for verdict in _COLOURS}
+    count = {verdict: sum(finding.verdict == verdict for finding in report.findings.values()) for verdict in _COLOURS}
     others = "".join(f", {count[verdict]} {verdict}" for verdict in ("warning", "skipped") if count[verdict])
-    return f"Not ready: {count['failed']} failed{others}." if count["failed"] else f"Ready: {count['ok']} ok{others}."
+    return f"Ready: {count['ok']} ok{others}." if report.ready else f"Not ready: {count['failed']} failed{others}."
 
 
 def as_json(report: Report) -> str:
-    """One JSON object with the keys `tuner` (version), `ready` (whether nothing failed) and `checks`: an object with, for each check by its
-    name, `verdict` (`ok`, `warning`, `failed`, `skipped`), `seen` and `fix`."""
-    ready = all(finding.verdict != "failed" for finding in report.values())
-    checks = {name: asdict(finding) for name, finding in report.items()}
-    return json.dumps({"tuner": tuner.__version__, "ready": ready, "checks": checks}, indent=2) + "\n"
+    """One JSON object: `tuner` (version), `study_name`, `engine`, `backend`, `ready` (whether nothing failed) and `findings`, a list of
+    objects with `check` (its name), `verdict` (`ok`, `warning`, `failed`, `skipped`), `seen` and `fix`."""
+    findings = [{"check": name, **asdict(finding)} for name, finding in report.findings.items()]
+    told = {"study_name": report.study_name, "engine": report.engine, "backend": report.backend, "ready": report.ready}
+    return json.dumps({"tuner": tuner.__version__, **told, "findings": findings}, indent=2) + "\n"
