@@ -103,6 +103,13 @@ class TestBackend:
         with pytest.raises(ConfigError, match=r"^engine\.image: missing; backend=docker needs an image that holds llamacpp$"):
             parties.create_engine(composed("backend=docker"))
 
+    def test_another_docker_host_must_have_the_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(parties.docker_connection, "elsewhere", lambda: True)
+        remote = ("backend=docker", "engine=vllm", "space=vllm", "engine.model=org/m")
+        with pytest.raises(ConfigError, match=r"^backend\.model_cache: missing; the Docker daemon runs on another host"):
+            parties.create_engine(composed(*remote))
+        parties.create_engine(composed(*remote, "backend.model_cache=/data/hub"))
+
     @pytest.mark.parametrize("engine", ["sglang", "vllm"])
     def test_the_image_is_for_containers_only(self, engine: str) -> None:
         config = composed("backend=docker", f"engine={engine}", f"space={engine}", "engine.model=org/m")

@@ -39,11 +39,20 @@ def with_backend(settings: Settings) -> Settings:
 
 
 def create_engine(settings: Settings) -> Engine:
-    """The engine that `settings` name."""
+    """The engine that `settings` name.
+
+    Raises:
+        ConfigError: what it needs is missing or wrong in the configuration.
+        NotReadyError: where the Docker daemon is cannot be told.
+    """
     backend = settings.backend
     in_container = isinstance(backend, DockerBackendSettings)
     if in_container and settings.engine.image is None:
         raise ConfigError(f"engine.image: missing; backend=docker needs an image that holds {settings.engine.name}")
+    if in_container and backend.model_cache is None and settings.engine.name != "llamacpp" and docker_connection.elsewhere():
+        raise ConfigError(
+            "backend.model_cache: missing; the Docker daemon runs on another host: name the hub cache there, which holds the model"
+        )
     match settings.engine:
         case LlamaCppSettings() as engine:
             return LlamaCpp(

@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import socket
 import tarfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -260,6 +262,22 @@ class TestContainerGpu:
         finding = self.check(connected, gpu_host, with_smi("hanging"))
         assert finding.verdict == "failed"
         assert "within 1 s" in finding.seen
+
+    @pytest.mark.usefixtures("gpu_is_granted")
+    def test_an_interrupt_leaves_no_container(
+        self, with_smi: Callable[[str], str], daemon: docker.DockerClient, connected: Callable[..., DockerChecks], gpu_host: Become
+    ) -> None:
+        gpu_host(Device("GPU-a"))
+        real = connected(image=with_smi("hanging"))
+        check = threading.Thread(target=real.container_gpu, args=(1,))
+        check.start()
+        deadline = time.monotonic() + 20
+        while not (found := daemon.containers.list(filters={"label": f"{STUDY_LABEL}=doctor"})) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert found
+        real.__exit__(None, None, None)
+        assert daemon.containers.list(all=True, filters={"label": f"{STUDY_LABEL}=doctor"}) == []
+        check.join()
 
     @pytest.mark.usefixtures("gpu_is_granted")
     def test_options_that_the_host_refuses(self, docker_image: str, connected: Callable[..., DockerChecks], gpu_host: Become) -> None:

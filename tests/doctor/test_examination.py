@@ -13,11 +13,16 @@ from tuner.backends import auto
 from tuner.doctor import examination, host_checks
 from tuner.doctor.examination import examine
 from tuner.doctor.finding import Finding, ok
-from tuner.errors import NotReadyError
+from tuner.errors import ConfigError, NotReadyError
 from tuner.host import Nvidia
+from tuner.settings import Settings
 
 Become = Callable[..., Driver]
 ALWAYS = ["disk", "port", "limits", "storage", "leftovers", "other_runs"]
+
+
+def findings(settings: Settings) -> dict[str, Finding]:
+    return dict(examine(settings).findings)
 
 
 @pytest.fixture
@@ -37,24 +42,25 @@ def model_here(tmp_path: Path) -> str:
 class TestWhichChecks:
     def test_cpu_engine(self, gpu_host: Become) -> None:
         gpu_host()
-        report = examine(composed("backend=auto"))
-        assert list(report) == ["experiment", "packages", "engine", "model", *ALWAYS]
+        report = findings(composed("backend=auto"))
+        assert list(report) == ["experiment", "packages", "engine", "state_folder", "model", *ALWAYS]
         assert report["experiment"] == ok("llamacpp with micro on backend local, by backend=auto")
         assert {finding.verdict for finding in report.values()} == {"ok"}
 
     def test_gpu_engine_on_this_host(self, gpu_host: Become, model_here: str) -> None:
         gpu_host(Device("GPU-a"), Device("GPU-b"))
-        report = examine(composed("backend=local", *GPU_ENGINE, model_here, "space.tp_size={low:1,high:2}"))
-        assert list(report) == ["experiment", "packages", "engine", "gpus", "nesting", "model", *ALWAYS[:3], "shared_memory", *ALWAYS[3:]]
+        report = findings(composed("backend=local", *GPU_ENGINE, model_here, "space.tp_size={low:1,high:2}"))
+        names = ["experiment", "packages", "engine", "state_folder", "gpus", "nesting", "model"]
+        assert list(report) == [*names, *ALWAYS[:3], "shared_memory", *ALWAYS[3:]]
         assert report["experiment"].seen == f"sglang with {model_here.partition('=')[2]} on backend local"
         assert report["gpus"].verdict == report["nesting"].verdict == report["model"].verdict == "ok"
 
     @pytest.mark.usefixtures("no_daemon")
     def test_gpu_engine_in_a_container(self, gpu_host: Become, model_here: str) -> None:
         gpu_host(Device("GPU-a"))
-        report = examine(composed("backend=docker", *GPU_ENGINE, model_here))
-        names = ["experiment", "packages", "docker", "docker_api", "gpus", "docker_gpus", "nesting", "image", "container_gpu", "model"]
-        assert list(report) == [*names, *ALWAYS]
+        report = findings(composed("backend=docker", *GPU_ENGINE, model_here))
+        names = ["experiment", "packages", "docker", "docker_api", "environment", "gpus", "docker_gpus", "nesting", "image"]
+        assert list(report) == [*names, "container_gpu", "model", *ALWAYS]
         assert report["docker"].verdict == "failed"
         assert "no socket" in report["docker"].seen
         assert report["docker"].fix.startswith("install or start Docker")
@@ -63,15 +69,26 @@ class TestWhichChecks:
 
     @pytest.mark.usefixtures("no_daemon")
     def test_without_gpus(self, model_here: str) -> None:
-        report = examine(composed("backend=docker", "backend.gpus=[]", *GPU_ENGINE, model_here))
+        report = findings(composed("backend=docker", "backend.gpus=[]", *GPU_ENGINE, model_here))
         assert not {"gpus", "docker_gpus", "nesting", "container_gpu"} & report.keys()
 
     def test_a_model_of_the_hub_needs_a_token_perhaps(self, gpu_host: Become, monkeypatch: pytest.MonkeyPatch) -> None:
         gpu_host()
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        report = examine(composed("backend=local", *GPU_ENGINE))
+        report = findings(composed("backend=local", *GPU_ENGINE))
         assert report["model"].verdict == "failed"
         assert report["token"].verdict == "ok"
+
+
+def test_a_parameter_that_the_engine_does_not_have_is_an_error_of_the_configuration() -> None:
+    with pytest.raises(ConfigError, match=r"^space\.n_btach: llamacpp has no such parameter"):
+        examine(composed("backend=local", "+space.n_btach=8"))
+
+
+def test_the_report_names_what_was_examined(gpu_host: Become) -> None:
+    gpu_host()
+    report = examine(composed("backend=auto", "study_name=mine"))
+    assert (report.study_name, report.engine, report.backend, report.ready) == ("mine", "llamacpp", "local", True)
 
 
 class TestAuto:
@@ -81,25 +98,25 @@ class TestAuto:
     ) -> None:
         gpu_host(Device("GPU-a"))
         monkeypatch.setattr(auto, "resolve", partial(auto.resolve, probe_nvidia=Nvidia.probe))
-        report = examine(composed("backend=auto", *GPU_ENGINE, model_here))
+        report = findings(composed("backend=auto", *GPU_ENGINE, model_here))
         assert report["experiment"].verdict == "failed"
         assert report["experiment"].seen.startswith("backend=auto: this host has an NVIDIA device (/dev/nvidia0) but the Docker daemon at")
         assert "image" in report
 
     def test_no_gpu(self, gpu_host: Become) -> None:
         gpu_host()
-        report = examine(composed("backend=auto", *GPU_ENGINE))
+        report = findings(composed("backend=auto", *GPU_ENGINE))
         assert report["experiment"].seen == "backend=auto: engine sglang needs an NVIDIA GPU and this host has none"
         assert report["gpus"].verdict == "failed"
 
     def test_the_stand_in(self, gpu_host: Become) -> None:
         gpu_host()
-        finding = examine(composed("+experiment=llama1b_cpu"))["experiment"]
+        finding = findings(composed("+experiment=llama1b_cpu"))["experiment"]
         assert finding.verdict == "warning"
         assert finding.seen.endswith(": the CPU stand-in for llama1b, because this host has no NVIDIA device")
         assert "`tuner doctor +experiment=llama1b backend=docker`" in finding.fix
         gpu_host(Device("GPU-a"))
-        finding = examine(composed("+experiment=llama1b_cpu"))["experiment"]
+        finding = findings(composed("+experiment=llama1b_cpu"))["experiment"]
         assert finding == ok("llamacpp with micro on backend local, by backend=auto: the CPU stand-in for llama1b")
 
 
@@ -108,9 +125,9 @@ class TestGuard:
 
     def report(self, monkeypatch: pytest.MonkeyPatch, check: Callable[..., Finding]) -> dict[str, Finding]:
         monkeypatch.setattr(host_checks, "packages", check)
-        report = examine(composed("backend=local"))
+        report = findings(composed("backend=local"))
         assert list(report)[-1] == "other_runs"
-        return dict(report)
+        return report
 
     def test_it_raises(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken() -> Finding:
@@ -139,6 +156,15 @@ class TestGuard:
         finding = self.report(monkeypatch, hanging)["packages"]
         release.set()
         assert (finding.verdict, finding.seen) == ("failed", "no answer within 0.2 s")
+
+    def test_it_tells_what_reads_like_a_secret(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        token = "hf_" + "aB3" * 11
+
+        def telling() -> Finding:
+            return ok(f"https://me:pa55@proxy:8080/x, ssh://me@host, Illegal header 'Bearer abc', {token}, hf_hub_download")
+
+        seen = self.report(monkeypatch, telling)["packages"].seen
+        assert seen == "https://<secret>@proxy:8080/x, ssh://me@host, Illegal header 'Bearer <secret> <secret>, hf_hub_download"
 
     def test_it_tells_a_secret(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_TOKEN", "hf_verysecret")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import sys
@@ -10,8 +11,13 @@ from types import SimpleNamespace
 import pytest
 
 from tests.doctor.conftest import GPU_ENGINE, composed
+from tuner.backend_settings import DockerBackendSettings
+from tuner.backends.local import Local
+from tuner.backends.pid_file import default_folder
 from tuner.doctor import host_checks
-from tuner.doctor.host_checks import disk, engine, limits, packages, port, shared_memory
+from tuner.doctor.finding import Finding
+from tuner.doctor.host_checks import disk, engine, environment, limits, packages, port, shared_memory, state_folder
+from tuner.errors import NotReadyError, Systemic
 
 
 class TestPackages:
@@ -63,6 +69,11 @@ class TestDisk:
         assert finding.seen.endswith(f" GB free for results in {tmp_path}/not/yet/there")
         assert not (tmp_path / "not").exists()
 
+    def test_a_folder_of_somebody_else(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write anywhere
+        finding = disk(composed(f"folder={tmp_path}/studies"), None, False)
+        assert finding == Finding("failed", f"{tmp_path} cannot be written by this user", "set folder to one that you may write to")
+
     def test_too_little(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         free = {"docker": 6e9}
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free.get(path.name, 0.5e9)))
@@ -71,6 +82,39 @@ class TestDisk:
         assert finding.verdict == "warning"
         assert finding.fix == "make room, at least 1 GB for results and at least 40 GB for the image"
         assert disk(composed(), str(tmp_path / "docker"), must_pull=False).fix == "make room, at least 1 GB for results"
+
+
+class TestEnvironment:
+    def test_of_containers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert examined("backend=docker").verdict == "ok"
+        needs = ("backend=docker", "backend.environment={MY_KEY:null,NCCL_DEBUG:INFO}")
+        monkeypatch.delenv("MY_KEY", raising=False)
+        with pytest.raises(Systemic, match=r"export MY_KEY$"):
+            examined(*needs)
+        monkeypatch.setenv("MY_KEY", "never-shown")
+        assert examined(*needs) == Finding("ok", "MY_KEY will be taken from this environment")
+
+
+def examined(*overrides: str) -> Finding:
+    backend = composed(*overrides).backend
+    assert isinstance(backend, DockerBackendSettings)
+    return environment(backend)
+
+
+class TestStateFolder:
+    def test_as_the_backend_sees_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = default_folder()
+        assert state_folder() == Finding("ok", f"{folder} is for pid files")
+        assert not folder.exists()
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
+        assert state_folder() == Finding(
+            "failed", f"{folder}, for pid files, is not for you alone", f"chmod 700 {folder}, or set XDG_STATE_HOME"
+        )
+        with pytest.raises(NotReadyError):
+            Local().check()
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+        assert state_folder().fix == "set XDG_STATE_HOME"
 
 
 class TestPort:
@@ -92,6 +136,12 @@ class TestPort:
         monkeypatch.setattr(host_checks, "reserve_port", refuse)
         finding = port(composed("backend=local"), None)
         assert (finding.verdict, finding.seen) == ("failed", "no port of 127.0.0.1 can be had (Address already in use)")
+
+    def test_of_a_daemon_elsewhere_which_nobody_could_reach(self) -> None:
+        finding = port(composed("backend=docker"), "gpu-host")
+        assert finding.verdict == "failed"
+        assert "gpu-host" in finding.seen
+        assert finding.fix.startswith("set backend.bind to an address of gpu-host")
 
     def test_where_nothing_can_be_bound_from_here(self) -> None:
         assert port(composed("backend=docker", "backend.bind=10.0.0.7"), "gpu-host").verdict == "skipped"

@@ -104,14 +104,14 @@ class TestHubModel:
         hub.gated = frozenset({MODEL})
         finding = hub_model(MODEL)
         assert finding.verdict == "failed"
-        assert finding.seen == f"{MODEL} is gated, and without a token it does not open it"
+        assert finding.seen == f"{MODEL} is gated, and without a token it does not open it; {MODEL} is not in the cache"
         assert f"{hub.url}/{MODEL}" in finding.fix
         monkeypatch.setenv("HF_TOKEN", hub.token)
         assert hub_model(MODEL).verdict == "ok"
 
     def test_missing(self, hub: FakeHub) -> None:
         finding = hub_model("org/modle")
-        assert (finding.verdict, finding.seen) == ("failed", f"{hub.url} has no org/modle, or it is private")
+        assert (finding.verdict, finding.seen) == ("failed", f"{hub.url} has no org/modle, or it is private; org/modle is not in the cache")
         finding = hub_model("no/such/id")
         assert (finding.verdict, finding.seen) == ("failed", "engine.model=no/such/id is neither a directory nor a hub id")
 
@@ -121,7 +121,9 @@ class TestHubModel:
 
     def test_a_token_that_is_refused(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_TOKEN", "hf_expired")
-        assert hub_model(MODEL) == Finding("failed", f"{hub.url} refuses the token", "see the check of the token")
+        assert hub_model(MODEL) == Finding(
+            "failed", f"{hub.url} refuses the token; {MODEL} is not in the cache", "see the check of the token"
+        )
 
     def test_a_hub_that_fails(self, hub: FakeHub, tmp_path: Path) -> None:
         hub.failing = True
@@ -134,9 +136,22 @@ class TestHubModel:
         assert finding.verdict == "warning"
         assert finding.seen.endswith(f"; {MODEL} is in the cache")
 
+    @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+    def test_what_is_in_the_cache_suffices(self, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+        fill_cache(tmp_path)
+        for snapshot in tmp_path.glob("hub/*/snapshots/*"):
+            (snapshot / "model.safetensors").rename(snapshot / file)
+        hub.gated = frozenset({MODEL})
+        for change in (lambda: None, hub.models.clear, lambda: monkeypatch.setenv("HF_TOKEN", "hf_expired")):
+            change()
+            finding = hub_model(MODEL)
+            assert finding.verdict == "warning"
+            assert finding.seen.endswith(f"; {MODEL} is in the cache")
+        assert token(MODEL).verdict == "warning"
+
     def test_no_network(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-        assert hub_model(MODEL).seen.endswith(f", and {MODEL} is not in the cache")
+        assert hub_model(MODEL).seen.endswith(f"; {MODEL} is not in the cache")
         fill_cache(tmp_path)
         assert hub_model(MODEL).verdict == "warning"
 

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 
 from rich.console import Console
 
 import tuner
-from tuner.doctor.finding import failed, ok, skipped, warning
+from tuner.doctor.finding import Finding, Report, failed, ok, skipped, warning
 from tuner.doctor.rendering import as_json, show
 
-REPORT = {
+FINDINGS = {
     "docker_api": ok("API 1.41"),
     "gpus": failed("no [GPU] here", "run it elsewhere"),
     "image": warning("must be pulled", "`docker pull x`"),
@@ -17,14 +18,18 @@ REPORT = {
 }
 
 
-def shown(report: object, quiet: bool = False, width: int = 100) -> str:
+def report(findings: Mapping[str, Finding]) -> Report:
+    return Report("mine", "sglang", "docker", findings)
+
+
+def shown(findings: Mapping[str, Finding], quiet: bool = False, width: int = 100) -> str:
     stream = io.StringIO()
-    show(report, Console(file=stream, width=width), quiet)
+    show(report(findings), Console(file=stream, width=width), quiet)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
 def test_a_table_with_every_fix() -> None:
-    assert shown(REPORT) == (
+    assert shown(FINDINGS) == (
         "ok       docker api     API 1.41\n"
         "failed   gpus           no [GPU] here\n"
         "                        fix: run it elsewhere\n"
@@ -36,7 +41,7 @@ def test_a_table_with_every_fix() -> None:
 
 
 def test_quiet_leaves_out_what_is_in_order() -> None:
-    text = shown(REPORT, quiet=True)
+    text = shown(FINDINGS, quiet=True)
     assert "docker api" not in text
     assert "gpus" in text
     assert shown({"a": ok("b")}, quiet=True).strip() == "Ready: 1 ok."
@@ -48,10 +53,11 @@ def test_long_texts_are_folded_not_cut() -> None:
 
 
 def test_json_for_machines() -> None:
-    answer = json.loads(as_json(REPORT))
-    assert list(answer) == ["tuner", "ready", "checks"]
-    assert (answer["tuner"], answer["ready"]) == (tuner.__version__, False)
-    assert list(answer["checks"]) == list(REPORT)
-    assert answer["checks"]["gpus"] == {"verdict": "failed", "seen": "no [GPU] here", "fix": "run it elsewhere"}
-    assert all(list(check) == ["verdict", "seen", "fix"] for check in answer["checks"].values())
-    assert json.loads(as_json({"a": ok("b"), "c": warning("d", "e"), "f": skipped("g")}))["ready"] is True
+    answer = json.loads(as_json(report(FINDINGS)))
+    told = {"tuner": tuner.__version__, "study_name": "mine", "engine": "sglang", "backend": "docker", "ready": False}
+    assert list(answer) == [*told, "findings"]
+    assert {key: answer[key] for key in told} == told
+    assert [finding["check"] for finding in answer["findings"]] == list(FINDINGS)
+    assert answer["findings"][1] == {"check": "gpus", "verdict": "failed", "seen": "no [GPU] here", "fix": "run it elsewhere"}
+    assert all(list(finding) == ["check", "verdict", "seen", "fix"] for finding in answer["findings"])
+    assert json.loads(as_json(report({"a": ok("b"), "c": warning("d", "e"), "f": skipped("g")})))["ready"] is True

@@ -90,6 +90,12 @@ class TestFetch:
             monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         assert hub.fetch(MODEL, "engine.model", weights=True) == first
 
+    def test_without_the_hub_what_another_program_left_out_is_not_missed(self, fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+        fake_hub.models[MODEL] |= {"README.md": b"read me", ".gitattributes": b""}
+        folder = huggingface_hub.snapshot_download(MODEL, allow_patterns=["*.safetensors", "*.json"])
+        cut_off(monkeypatch)
+        assert hub.fetch(MODEL, "engine.model", weights=True).folder == Path(folder)
+
     @pytest.mark.parametrize("lost", ["config.json", "model.safetensors"])
     def test_without_the_hub_half_a_model_will_not_do(self, fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
         snapshot = hub.fetch(MODEL, "engine.model", weights=True)

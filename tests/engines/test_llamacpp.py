@@ -150,6 +150,16 @@ def test_after_a_flush_a_repeated_prompt_is_processed_anew(nano_engine: LlamaCpp
 
 
 @pytest.mark.slow
+def test_metrics_tell_how_much_of_the_prompts_was_cached(nano_engine: LlamaCpp, tmp_path: Path) -> None:
+    with running(nano_engine, {}, tmp_path / "log") as endpoint:
+        lengths = [complete(endpoint, LONG_PROMPT)["usage"]["prompt_tokens"] for _ in range(2)]
+        metrics = nano_engine.metrics(endpoint)
+    assert metrics is not None
+    assert metrics.prompt_tokens == sum(lengths)
+    assert metrics.cached_tokens == lengths[1] - 1
+
+
+@pytest.mark.slow
 def test_without_prompt_cache_a_repeated_prompt_is_processed_anew(nano_engine: LlamaCpp, tmp_path: Path) -> None:
     with running(nano_engine, {"cache_prompt": False}, tmp_path / "log") as endpoint:
         assert complete(endpoint, LONG_PROMPT)["timings"]["prompt_n"] == complete(endpoint, LONG_PROMPT)["timings"]["prompt_n"]

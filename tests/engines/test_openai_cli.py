@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,12 @@ class TestVersions:
             ("0.5.5", {"tp_size": 4, "dp_size": 2, "enable_dp_attention": True}, "--tp-size 4 --dp-size 2 --enable-dp-attention"),
             (None, {"tp_size": 4, "dp_size": 2, "enable_dp_attention": True}, "--tp-size 4 --attn-dp-size 2"),
             (None, {"dp_size": 2, "enable_dp_attention": False}, "--dp-size 2"),
+            ("0.5.13", {"cuda_graph_backend_decode": "disabled"}, "--disable-cuda-graph"),
+            ("0.5.13", {"cuda_graph_backend_decode": "full"}, ""),
+            ("0.5.14", {"cuda_graph_backend_decode": "disabled"}, "--cuda-graph-backend-decode disabled"),
+            ("0.5.13", {"disable_cuda_graph": True}, "--disable-cuda-graph"),
+            ("0.5.7", {"prefill_max_requests": 4}, "--prefill-max-requests 4"),
+            ("0.5.19", {"stream_output": True}, "--stream-output"),
         ],
     )
     def test_spelling(self, version: str | None, configuration: Configuration, expected: str) -> None:
@@ -117,6 +124,29 @@ class TestVersions:
         assert flags(engine, {"old_switch": False}) == "--some-new-flag --another 3 --schedule-policy brand-new"
         vllm = Vllm(MODEL, image="vllm/vllm-openai:v0.9.0.1")
         assert flags(vllm, {"preemption_mode": "swap", "some_switch": False}) == "--preemption-mode swap --no-some-switch"
+
+    @pytest.mark.parametrize(
+        ("engine", "version", "configuration", "said"),
+        [
+            (Sglang, "0.5.6", {"prefill_max_requests": 4}, "SGLang 0.5.6 has no flag --prefill-max-requests, it came with 0.5.7"),
+            (Sglang, "0.5.20", {"stream_output": True}, "SGLang 0.5.20 has no flag --stream-output, it is gone since 0.5.20"),
+            (Sglang, "0.5.13", {"cuda_graph_backend_decode": "breakable"}, "SGLang 0.5.13 knows only disabled and full"),
+            (Vllm, "0.16.0", {"performance_mode": "throughput"}, "vLLM 0.16.0 has no flag --performance-mode, it came with 0.17.0"),
+            (Vllm, None, {"swap_space": 4}, "vLLM 0.33.0 has no flag --swap-space, it is gone since 0.18.1"),
+        ],
+    )
+    def test_what_a_version_lacks(
+        self, engine: type[Sglang] | type[Vllm], version: str | None, configuration: Configuration, said: str
+    ) -> None:
+        with pytest.raises(Infeasible, match=re.escape(said)):
+            engine(MODEL, version=version).launch(configuration, "t")
+        with pytest.raises(ConfigError, match=r"^engine\.args\." + f".*{re.escape(said)}"):
+            engine(MODEL, configuration, version=version)
+
+    def test_the_defaults_of_an_older_version_can_be_launched(self) -> None:
+        engine = Vllm(MODEL, version="0.9.0.1")
+        assert "performance_mode" not in engine.defaults
+        engine.launch(engine.defaults, "t")
 
     def test_no_version(self) -> None:
         with pytest.raises(ConfigError, match=r"^engine\.version=newest: no version; write it like 0\.5\.23$"):

@@ -151,6 +151,13 @@ def test_effective_values_and_version(fake_server: FakeServer) -> None:
     assert engine.version(endpoint) == "sglang 0.5.23"
 
 
+def test_an_older_version_answers_on_another_route(fake_server: FakeServer) -> None:
+    fake_server.routes["GET /get_server_info"] = Reply({"tp_size": 2, "version": "0.5.5.post3"})
+    endpoint = Endpoint(fake_server.url, "m")
+    assert Sglang(MODEL).effective(endpoint) == {"tp_size": 2}
+    assert Sglang(MODEL).version(endpoint) == "sglang 0.5.5.post3"
+
+
 def test_a_cut_number_of_requests_is_read_back(fake_server: FakeServer) -> None:
     fake_server.routes["GET /server_info"] = Reply({**SERVER_INFO, "internal_states": [{"effective_max_running_requests_per_dp": 52}]})
     assert Sglang(MODEL).effective(Endpoint(fake_server.url, "m"))["max_running_requests"] == 52

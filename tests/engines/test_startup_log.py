@@ -44,6 +44,11 @@ def test_sglang_on_one_gpu() -> None:
     assert Sglang("a/b").startup(ONE_GPU) == expected
 
 
+def test_an_older_sglang_names_its_graphs_otherwise() -> None:
+    line = "[2026-01-01 00:00:00] Capture cuda graph end. Time elapsed: 9.32 s. mem usage=0.61 GB. avail mem=13.89 GB."
+    assert sglang_startup(line) == Startup(graph_gib=0.61)
+
+
 def test_the_rank_with_the_least_room_counts_and_drafts_are_part_of_the_load() -> None:
     expected = Startup(free_before_gib=77.5, weights_gib=19.5, kv_gib=42.0, kv_tokens=480)
     assert sglang_startup(TWO_RANKS_WITH_DRAFT) == expected

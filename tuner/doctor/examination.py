@@ -25,7 +25,8 @@ LIMIT_S = 45.0
 """Seconds after which a check that hangs (a dead network drive, a GPU that does not answer) is given up. Most take well under one."""
 
 _SHORTEST_SECRET = 6
-_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]+@")
+_SECRETS = re.compile(r"(?<=://)[^/@\s:]*:[^/@\s]+(?=@)|(?<=Bearer )\S+|\bhf_[A-Za-z0-9]{20,}")
+"""User and password in an address, a token in a header, a token of the Hugging Face hub."""
 
 Check = Callable[[], Finding]
 
@@ -136,8 +137,8 @@ def _made(check: Check) -> Finding:
 
 
 def _redacted(text: str) -> str:
-    """`text` in one line, without passwords in addresses and the values of variables that hold secrets."""
-    text = _PASSWORD.sub(r"\1<secret>@", " ".join(text.split()))
+    """`text` in one line, without what reads like a secret and without the values of variables that hold one."""
+    text = _SECRETS.sub("<secret>", " ".join(text.split()))
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST_SECRET and SECRET.search(name):
             text = text.replace(value, "<secret>")

@@ -40,7 +40,7 @@ class CommandLine:
     @property
     def names(self) -> frozenset[str]:
         """All names that the table and the drifts know."""
-        return self.table.names | {name for drift in self.drifts for name in (drift.before, drift.switch) if name}
+        return self.table.names | {name for drift in self.drifts for name in (drift.before, drift.switch) if name and not drift.until}
 
     def canonical(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """`given` by the names of today.
@@ -53,10 +53,15 @@ class CommandLine:
             today = renamed(self.canonical_name(name), self.drifts)
             if today in found:
                 raise Infeasible(f"{name}: the same as {today}, which is given too; leave one out")
+            self._check_version(name, today, value)
             if self.judges:
                 self._check(name, today, value)
             found[today] = value
         return found
+
+    def has(self, name: str) -> bool:
+        """Whether the version in use has the parameter or another one for it, as far as the drifts tell."""
+        return not any(drift.lacking(self.version) for drift in self.drifts if drift.name == name)
 
     def canonical_name(self, name: str) -> str:
         """The name of the flag that `name` is an alias of, or else `name`."""
@@ -75,6 +80,15 @@ class CommandLine:
             for name, value in of_version(self.version, full, self.drifts).items()
             for word in (self.table.find(name) or Flag.unlisted(name, self.negatable)).words(value_of(name, value))
         ]
+
+    def _check_version(self, name: str, today: str, value: Value) -> None:
+        for drift in self.drifts:
+            if drift.name != today:
+                continue
+            if why := drift.lacking(self.version):
+                raise Infeasible(f"{name}: {self.title} {self.version} has no flag --{name.replace('_', '-')}, {why}")
+            if drift.value and self.version < drift.since and value not in (drift.value, drift.usual):
+                raise Infeasible(f"{name}={value}: {self.title} {self.version} knows only {drift.value} and {drift.usual}")
 
     def _check(self, name: str, today: str, value: Value) -> None:
         flag = self.table.find(today)

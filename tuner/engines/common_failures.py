@@ -33,6 +33,24 @@ MODEL_TEXTS = (
         "download the model first, or unset HF_HUB_OFFLINE",
         "huggingface_hub file_download.py",
     ),
+    FailureText(
+        "custom_code",
+        "contains custom code which must be executed",
+        Systemic,
+        "if you trust it, set engine.args.trust_remote_code=true",
+        "transformers dynamic_module_utils.py",
+    ),
+    FailureText(
+        "bad_model",
+        "Cannot find any model weights with",
+        Systemic,
+        "check engine.model and engine.args.load_format",
+        "SGLang 0.5.23 model_loader/loader.py, vLLM 0.33.0 model_loader/default_loader.py",
+    ),
+    FailureText("bad_model", "SafetensorError:", Systemic, "a file of the weights is damaged: fetch the model again", "safetensors"),
+    FailureText(
+        "unreadable", "PermissionError: [Errno 13]", Systemic, "make it readable for the user that the server runs as", "errno EACCES"
+    ),
     FailureText("hub_unreachable", "We couldn't connect to", Transient, "the server cannot reach the hub: check its network", TRANSFORMERS),
     FailureText(
         "unknown_model", "Unrecognized model in", Systemic, "this engine does not know the model: check engine.model", "transformers"

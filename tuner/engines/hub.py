@@ -84,8 +84,17 @@ def fetch(model: str, key: str, weights: bool, revision: str | None = None) -> S
 
 def _download(model: str, revision: str | None, allow: list[str] | None = None, ignore: list[str] | None = None) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    return Path(snapshot_download(model, revision=revision, allow_patterns=allow, ignore_patterns=ignore))
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=allow, ignore_patterns=ignore))
+    except LocalEntryNotFoundError as error:
+        # Without the hub, version 2 of the library refuses what lacks any file of the repository, a README too, as where SGLang or vLLM
+        # filled the cache; it names the folder then.
+        partial: str | None = getattr(error, "snapshot_path", None)
+        if partial is None or allow is not None or _missing(Path(partial)) or not any(Path(partial).glob("tokenizer*")):
+            raise
+        return Path(partial)
 
 
 def _missing(folder: Path) -> str | None:

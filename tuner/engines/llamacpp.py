@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import ClassVar
@@ -27,7 +27,12 @@ from tuner.server_facts import ServerMetrics
 PACKAGES = ("xllamacpp", "gguf", "tokenizers", "numpy")
 SEEN = "seen in xllamacpp 2026.10.11549"
 
-METRICS = {"running": "llamacpp:requests_processing", "queued": "llamacpp:requests_deferred"}
+METRICS = {
+    "running": "llamacpp:requests_processing",
+    "queued": "llamacpp:requests_deferred",
+    "prompt_tokens": "llamacpp:prompt_tokens",
+    "cached_tokens": "llamacpp:prompt_tokens_cached",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +164,11 @@ class LlamaCpp(OpenAIServer):
         return all(erased)
 
     def metrics(self, endpoint: Endpoint) -> ServerMetrics | None:
-        return server_metrics(page(endpoint, "/metrics") or "", METRICS)
+        seen = server_metrics(page(endpoint, "/metrics") or "", METRICS)
+        if seen is None or seen.prompt_tokens is None:
+            return seen
+        # its first counter leaves out what the cache held
+        return replace(seen, prompt_tokens=seen.prompt_tokens + (seen.cached_tokens or 0))
 
     def describe(self) -> Mapping[str, str]:
         model = self._prepared().model

@@ -96,7 +96,8 @@ class OpenAICli(OpenAIServer):
 
     @property
     def defaults(self) -> Mapping[str, Value]:
-        return {**self.fixed_defaults, **combined(self._args, self.drifts)}
+        fixed = {name: value for name, value in self.fixed_defaults.items() if self._command_line.has(name)}
+        return {**fixed, **combined(self._args, self.drifts)}
 
     def prepare(self) -> None:
         self._files.fetch(self._args)

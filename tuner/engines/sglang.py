@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from packaging.version import Version
 
@@ -129,7 +129,7 @@ class Sglang(OpenAICli):
             raise Infeasible(f"schedule_conservativeness={conservativeness:g} must not be negative")
 
     def effective(self, endpoint: Endpoint) -> Mapping[str, Value]:
-        info = ask(endpoint, "/server_info")
+        info = _server_info(endpoint)
         values = scalars(info, REPORTED)
         # The requested number may have been cut to what the KV cache holds; each data parallel rank tells its own.
         states = inside(info, "internal_states")
@@ -140,7 +140,7 @@ class Sglang(OpenAICli):
         return values
 
     def version(self, endpoint: Endpoint) -> str:
-        found = inside(ask(endpoint, "/server_info"), "version")
+        found = inside(_server_info(endpoint), "version")
         return f"sglang {found}" if found else "unknown"
 
     def flush_cache(self, endpoint: Endpoint) -> bool:
@@ -155,3 +155,8 @@ class Sglang(OpenAICli):
 
     def startup(self, log: str) -> Startup:
         return sglang_startup(log)
+
+
+def _server_info(endpoint: Endpoint) -> Any:
+    """0.5.5.post3 and older know only the second route, which 0.5.23 calls deprecated."""
+    return ask(endpoint, "/server_info") or ask(endpoint, "/get_server_info")

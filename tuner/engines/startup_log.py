@@ -18,8 +18,8 @@ _KV = re.compile(
     r"(?:K size: (?P<k>[\d.]+) GB, V size: (?P<v>[\d.]+)|KV size: (?P<both>[\d.]+)) GB",
     re.MULTILINE,
 )
-# model_executor/model_runner_components/cuda_graph_setup.py
-_GRAPHS = re.compile(_RANK + r"Capture .*CUDA graph end\..* mem usage=(?P<used>-?[\d.]+) GB", re.MULTILINE)
+# model_executor/model_runner_components/cuda_graph_setup.py; 0.5.5.post3 model_executor/model_runner.py: "Capture cuda graph end."
+_GRAPHS = re.compile(_RANK + r"Capture .*(?:CUDA|cuda) graph end\..* mem usage=(?P<used>-?[\d.]+) GB", re.MULTILINE)
 # managers/scheduler.py
 _CAPACITY = re.compile(_RANK + r"max_total_num_tokens=(?P<tokens>\d+), .*available_gpu_mem=(?P<free>-?[\d.]+) GB", re.MULTILINE)
 

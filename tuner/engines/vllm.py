@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import ClassVar
 
+from tuner.engines import flag_drift
 from tuner.engines.metrics import info, server_metrics
 from tuner.engines.openai_cli import OpenAICli, number, positive
 from tuner.engines.openai_server import ask, inside, page, scalars, served_models
@@ -55,7 +56,7 @@ class Vllm(OpenAICli):
     model_args = frozenset({"tokenizer", "speculative_config", "spec_model", "lora_modules"})
     file_args = frozenset({"chat_template", "hf_config_path", "log_config_file", "mm_encoder_fp8_scale_path"})
     gpu_factors = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "prefill_context_parallel_size")
-    drifts = ()
+    drifts = flag_drift.VLLM
     # config/*.py; what depends on the GPU or the model is left out.
     fixed_defaults: ClassVar[Mapping[str, Value]] = {
         "tensor_parallel_size": 1,
@@ -80,6 +81,8 @@ class Vllm(OpenAICli):
         longest = number(full, "max_model_len")
         if full.get("enable_chunked_prefill") is False and tokens is not None and longest is not None and tokens < longest:
             raise Infeasible(f"max_num_batched_tokens={tokens:g} must be at least max_model_len={longest:g} without chunked prefill")
+        if (threshold := number(full, "long_prefill_token_threshold")) is not None and longest is not None and threshold > longest > 0:
+            raise Infeasible(f"long_prefill_token_threshold={threshold:g} must not exceed max_model_len={longest:g}")
         if (share := number(full, "gpu_memory_utilization")) is not None and not 0 < share <= 1:
             raise Infeasible(f"gpu_memory_utilization={share:g} must be above 0 and at most 1")
         heads, tp = self.attention_heads(), positive(full, "tensor_parallel_size")
