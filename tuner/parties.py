@@ -45,11 +45,10 @@ def create_engine(settings: Settings) -> Engine:
         ConfigError: what it needs is missing or wrong in the configuration.
         NotReadyError: where the Docker daemon is cannot be told.
     """
-    backend = settings.backend
-    in_container = isinstance(backend, DockerBackendSettings)
-    if in_container and settings.engine.image is None:
+    docker = settings.backend if isinstance(settings.backend, DockerBackendSettings) else None
+    if docker and settings.engine.image is None:
         raise ConfigError(f"engine.image: missing; backend=docker needs an image that holds {settings.engine.name}")
-    if in_container and backend.model_cache is None and settings.engine.name != "llamacpp" and docker_connection.elsewhere():
+    if docker and docker.model_cache is None and settings.engine.name != "llamacpp" and docker_connection.elsewhere():
         raise ConfigError(
             "backend.model_cache: missing; the Docker daemon runs on another host: name the hub cache there, which holds the model"
         )
@@ -58,7 +57,7 @@ def create_engine(settings: Settings) -> Engine:
             return LlamaCpp(
                 engine.model,
                 engine.args,
-                image=engine.image if in_container else None,
+                image=engine.image if docker else None,
                 executable=engine.executable,
                 tokenizer=engine.tokenizer,
                 ready_timeout_s=engine.ready_timeout_s,
@@ -68,11 +67,11 @@ def create_engine(settings: Settings) -> Engine:
             return kind(
                 engine.model,
                 engine.args,
-                image=engine.image if in_container else None,
+                image=engine.image if docker else None,
                 version=engine.version,
                 executable=engine.executable,
                 tokenizer=engine.tokenizer,
-                model_cache=backend.model_cache if isinstance(backend, DockerBackendSettings) else None,
+                model_cache=docker.model_cache if docker else None,
                 ready_timeout_s=engine.ready_timeout_s,
             )
 
