@@ -70,6 +70,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = dispatch(sys.argv[1:])
+        sys.stdout.flush()  # here, where a reader that went away is no surprise
     except TunerError as error:
         code = complain(error)
     except KeyboardInterrupt:

@@ -18,6 +18,7 @@ from tuner.backends.docker_gpus import REMEDY
 from tuner.backends.docker_request import OWNER_LABEL, STUDY_LABEL, TRIAL_LABEL
 from tuner.doctor import docker_checks, gpu_container
 from tuner.doctor.docker_checks import DockerChecks
+from tuner.doctor.examination import examine
 from tuner.doctor.finding import Finding
 from tuner.doctor.servers import Server
 from tuner.errors import NotReadyError
@@ -87,6 +88,16 @@ class TestAnswers:
             far = answering("tcp://gpu-host:2375", **info)
             far.daemon()
             assert far.gpus().verdict == "ok"
+
+    def test_of_minikube(self, answering: Callable[..., DockerChecks], gpu_host: Become, monkeypatch: pytest.MonkeyPatch) -> None:
+        gpu_host(Device("GPU-a"))
+        answering("tcp://192.168.49.2:2376", Name="minikube", Labels=["provider=docker"], Runtimes={"runc": {}})
+        monkeypatch.setenv("MINIKUBE_ACTIVE_DOCKERD", "minikube")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        finding = examine(composed("backend=docker", *GPU_ENGINE)).findings["nesting"]
+        assert finding.verdict == "failed"
+        assert "the Docker daemon is that of Minikube's node minikube" in finding.seen
+        assert "`eval $(minikube docker-env -u)`" in finding.fix
 
     def test_in_a_virtual_machine(self, answering: Callable[..., DockerChecks]) -> None:
         inside = answering(DockerRootDir="/of/the/machine")
@@ -191,6 +202,9 @@ def with_smi(daemon: docker.DockerClient, docker_image: str) -> Iterator[Callabl
     made: list[str] = []
 
     def make(kind: str) -> str:
+        name = f"{docker_image}-{kind}"
+        if name in made:
+            return name
         file = f"#!/usr/bin/python3\n{NVIDIA_SMI[kind]}\n".encode()
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
@@ -204,8 +218,8 @@ def with_smi(daemon: docker.DockerClient, docker_image: str) -> Iterator[Callabl
             container.commit(repository, f"{tag}-{kind}")
         finally:
             container.remove(v=True, force=True)
-        made.append(f"{docker_image}-{kind}")
-        return made[-1]
+        made.append(name)
+        return name
 
     yield make
     for name in made:

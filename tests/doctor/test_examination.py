@@ -13,7 +13,7 @@ from tuner.backends import auto
 from tuner.doctor import examination, host_checks
 from tuner.doctor.examination import examine
 from tuner.doctor.finding import Finding, ok
-from tuner.errors import ConfigError, NotReadyError
+from tuner.errors import NotReadyError
 from tuner.host import Nvidia
 from tuner.settings import Settings
 
@@ -43,14 +43,14 @@ class TestWhichChecks:
     def test_cpu_engine(self, gpu_host: Become) -> None:
         gpu_host()
         report = findings(composed("backend=auto"))
-        assert list(report) == ["experiment", "packages", "engine", "state_folder", "model", *ALWAYS]
+        assert list(report) == ["experiment", "configuration", "packages", "engine", "state_folder", "model", *ALWAYS]
         assert report["experiment"] == ok("llamacpp with micro on backend local, by backend=auto")
         assert {finding.verdict for finding in report.values()} == {"ok"}
 
     def test_gpu_engine_on_this_host(self, gpu_host: Become, model_here: str) -> None:
         gpu_host(Device("GPU-a"), Device("GPU-b"))
         report = findings(composed("backend=local", *GPU_ENGINE, model_here, "space.tp_size={low:1,high:2}"))
-        names = ["experiment", "packages", "engine", "state_folder", "gpus", "nesting", "model"]
+        names = ["experiment", "configuration", "packages", "engine", "state_folder", "gpus", "nesting", "model"]
         assert list(report) == [*names, *ALWAYS[:3], "shared_memory", *ALWAYS[3:]]
         assert report["experiment"].seen == f"sglang with {model_here.partition('=')[2]} on backend local"
         assert report["gpus"].verdict == report["nesting"].verdict == report["model"].verdict == "ok"
@@ -59,7 +59,18 @@ class TestWhichChecks:
     def test_gpu_engine_in_a_container(self, gpu_host: Become, model_here: str) -> None:
         gpu_host(Device("GPU-a"))
         report = findings(composed("backend=docker", *GPU_ENGINE, model_here))
-        names = ["experiment", "packages", "docker", "docker_api", "environment", "gpus", "docker_gpus", "nesting", "image"]
+        names = [
+            "experiment",
+            "configuration",
+            "packages",
+            "docker",
+            "docker_api",
+            "environment",
+            "gpus",
+            "docker_gpus",
+            "nesting",
+            "image",
+        ]
         assert list(report) == [*names, "container_gpu", "model", *ALWAYS]
         assert report["docker"].verdict == "failed"
         assert "no socket" in report["docker"].seen
@@ -80,9 +91,10 @@ class TestWhichChecks:
         assert report["token"].verdict == "ok"
 
 
-def test_a_parameter_that_the_engine_does_not_have_is_an_error_of_the_configuration() -> None:
-    with pytest.raises(ConfigError, match=r"^space\.n_btach: llamacpp has no such parameter"):
-        examine(composed("backend=local", "+space.n_btach=8"))
+def test_a_parameter_that_the_engine_does_not_have() -> None:
+    report = examine(composed("backend=local", "+space.n_btach=8"))
+    assert report.findings["configuration"].seen.startswith("space.n_btach: llamacpp has no such parameter")
+    assert not report.ready
 
 
 def test_the_report_names_what_was_examined(gpu_host: Become) -> None:

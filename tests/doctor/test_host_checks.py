@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import resource
 import shutil
 import sys
@@ -25,6 +26,13 @@ class TestPackages:
         finding = packages()
         assert (finding.verdict, finding.fix) == ("ok", "")
         assert f"genai-bench {metadata.version('genai-bench')}" in finding.seen
+
+    def test_another_python(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(metadata, "requires", lambda name: None)
+        monkeypatch.setattr(metadata, "metadata", lambda name: {"Requires-Python": ">=3.11,<3.13"})
+        assert packages().verdict == "ok"
+        monkeypatch.setattr(platform, "python_version", lambda: "3.13.1")
+        assert packages().seen == "Python 3.13.1: tuner is for Python >=3.11,<3.13"
 
     def test_missing_or_of_another_version(self, monkeypatch: pytest.MonkeyPatch) -> None:
         lines = ["genai-bench==99", "no-such-package>=1", 'not-here; extra == "dev"', "optuna>=5.0,<6"]
@@ -87,7 +95,7 @@ class TestDisk:
 class TestEnvironment:
     def test_of_containers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert examined("backend=docker").verdict == "ok"
-        needs = ("backend=docker", "backend.environment={MY_KEY:null,NCCL_DEBUG:INFO}")
+        needs = ("backend=docker", "+backend.environment={MY_KEY:null,NCCL_DEBUG:INFO}")
         monkeypatch.delenv("MY_KEY", raising=False)
         with pytest.raises(Systemic, match=r"export MY_KEY$"):
             examined(*needs)

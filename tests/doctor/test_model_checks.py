@@ -104,7 +104,7 @@ class TestHubModel:
         hub.gated = frozenset({MODEL})
         finding = hub_model(MODEL)
         assert finding.verdict == "failed"
-        assert finding.seen == f"{MODEL} is gated, and without a token it does not open it; {MODEL} is not in the cache"
+        assert finding.seen == f"{MODEL} is gated, and no token is set; {MODEL} is not in the cache"
         assert f"{hub.url}/{MODEL}" in finding.fix
         monkeypatch.setenv("HF_TOKEN", hub.token)
         assert hub_model(MODEL).verdict == "ok"

@@ -56,7 +56,9 @@ class TestDaemon:
     def test_of_minikube(self) -> None:
         (told,) = of_daemon(PLAIN, {"MINIKUBE_ACTIVE_DOCKERD": "minikube"})
         (labelled,) = of_daemon(PLAIN | {"Name": "minikube", "Labels": ["provider=docker"]}, {})
-        assert told == labelled
+        (virtual,) = of_daemon(PLAIN | {"Name": "minikube", "OperatingSystem": "Buildroot 2025.02"}, {})
+        assert told == labelled == virtual
+        assert list(of_daemon(PLAIN | {"Labels": ["provider=generic"]}, {})) == [], "docker-machine's"
         assert told.what == "the Docker daemon is that of Minikube's node minikube"
         assert told.fix.startswith("`eval $(minikube docker-env -u)` ")
         for way in ("minikube start --driver=none", "--driver=docker --container-runtime=docker --gpus=all"):

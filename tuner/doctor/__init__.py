@@ -26,9 +26,6 @@ def run(settings: Settings, as_json: bool, verbosity: int) -> int:
 
     Returns:
         0 where nothing failed, else 3, as of a run that cannot start.
-
-    Raises:
-        ConfigError: see `examine`.
     """
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     if as_json:

@@ -17,7 +17,7 @@ from tuner.doctor import gpu_checks, host_checks, hub_checks, model_checks, nest
 from tuner.doctor.docker_checks import DockerChecks
 from tuner.doctor.finding import Finding, Report, failed, ok, warning
 from tuner.doctor.storage_check import storage
-from tuner.errors import NotReadyError, TunerError
+from tuner.errors import ConfigError, NotReadyError, TunerError
 from tuner.parties import check_parameters, create_engine, with_backend
 from tuner.settings import Settings
 
@@ -36,14 +36,8 @@ def examine(settings: Settings) -> Report:
 
     Args:
         settings: The experiment. `backend=auto` is examined as what it stands for here, or as docker where it cannot stand for anything.
-
-    Raises:
-        ConfigError: the search space has a parameter that the engine does not have.
     """
     experiment, settings = _decide(settings)
-    in_container = isinstance(settings.backend, DockerBackendSettings)
-    if settings.engine.image or not in_container:  # a missing image is a finding
-        check_parameters(settings, create_engine(settings))
     findings = {"experiment": experiment}
     with DockerChecks(settings) as docker:
         for name, check in _checks(settings, docker):
@@ -75,6 +69,7 @@ def _checks(settings: Settings, docker: DockerChecks) -> Iterator[tuple[str, Che
     backend = settings.backend
     in_container = isinstance(backend, DockerBackendSettings)
     fewest, most = gpu_checks.needed(settings)
+    yield "configuration", lambda: _configuration(settings)
     yield "packages", host_checks.packages
     if not in_container or settings.engine.name == "llamacpp":
         yield "engine", lambda: host_checks.engine(settings)
@@ -104,6 +99,14 @@ def _checks(settings: Settings, docker: DockerChecks) -> Iterator[tuple[str, Che
     yield "storage", lambda: storage(settings.storage.url)
     yield "leftovers", lambda: servers.leftovers([*servers.processes(), *docker.servers()])
     yield "other_runs", lambda: servers.other_runs([*servers.processes(), *docker.servers()])
+
+
+def _configuration(settings: Settings) -> Finding:
+    try:
+        check_parameters(settings, create_engine(settings))
+    except ConfigError as error:
+        return failed(str(error), "change the configuration; a run would end with exit code 2")
+    return ok(f"{settings.engine.name} takes the configuration")
 
 
 def _nesting(docker: DockerChecks | None) -> Finding:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from tuner.backend_settings import DockerBackendSettings
 from tuner.backends import docker_request
@@ -47,8 +48,11 @@ def packages() -> Finding:
     wrong = [] if find_spec("genai_bench") else ["genai-bench is missing"]
     try:
         requirements = [Requirement(line) for line in metadata.requires("tuner") or ()]
+        allowed = metadata.metadata("tuner")["Requires-Python"]
     except metadata.PackageNotFoundError:  # run from its sources
-        requirements = []
+        requirements, allowed = [], ""
+    if not SpecifierSet(allowed).contains(platform.python_version(), prereleases=True):
+        wrong.append(f"tuner is for Python {allowed}")
     for requirement in requirements:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             wrong += _wrong(requirement)

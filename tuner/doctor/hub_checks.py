@@ -66,7 +66,7 @@ def _refusal(name: str, error: Exception) -> tuple[str, str]:
     hub = constants.ENDPOINT
     match error:
         case GatedRepoError():
-            seen = f"{name} is gated, and {'this token' if get_token() else 'without a token it'} does not open it"
+            seen = f"{name} is gated, and {'this token does not open it' if get_token() else 'no token is set'}"
             return seen, f"accept its licence at {hub}/{name}, then export HF_TOKEN of that account, or `hf auth login`"
         case RepositoryNotFoundError():
             return f"{hub} has no {name}, or it is private", "check engine.model; for a private model export HF_TOKEN, or `hf auth login`"

@@ -11,6 +11,7 @@ from typing import Any
 from tuner.doctor.finding import Finding, failed, ok, warning
 
 _POD = "request nvidia.com/gpu in the pod's resources.limits, and use backend=local in an image that holds the engine"
+_NODES = {"provider=docker", "provider=podman"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +74,19 @@ def of_tuner(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) ->
 def of_daemon(info: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Iterator[Shell]:
     """What the Docker daemon runs in.
 
-    Signs: `minikube docker-env` exports MINIKUBE_ACTIVE_DOCKERD. Minikube starts the daemon of its nodes with the label `provider=`
-    (kubernetes/minikube, pkg/provision/ubuntu.go and buildroot.go), as docker-machine did for its virtual machines. A daemon that finds
-    itself in a container says so in its system's name (moby, daemon/info.go), which is no sure sign: cgroup namespaces hide it.
+    Signs: `minikube docker-env` exports MINIKUBE_ACTIVE_DOCKERD. Minikube starts the daemon of its nodes with its driver's name as label
+    `provider` (kubernetes/minikube, pkg/provision/ubuntu.go and buildroot.go); so did docker-machine, which had no such driver.
+    Minikube's virtual machines run Buildroot (its deploy/iso). A daemon that finds itself in a container says so in its system's name
+    (moby, daemon/info.go), which is no sure sign: cgroup namespaces hide it.
 
     Args:
         info: The answer to `docker info`.
         environ: The environment.
     """
     node, system = str(info.get("Name", "")), str(info.get("OperatingSystem", ""))
-    labels = [label for label in info.get("Labels") or () if label.startswith("provider=")]
     if profile := environ.get("MINIKUBE_ACTIVE_DOCKERD"):
         yield _minikube(profile)
-    elif labels:
+    elif _NODES.intersection(info.get("Labels") or ()) or system.startswith("Buildroot"):
         yield _minikube(node)
     elif system == "Docker Desktop":
         fix = "on Linux use Docker Engine (`docker context use default`), on Windows its WSL 2 backend: https://docs.docker.com/desktop/features/gpu/"
