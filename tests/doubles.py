@@ -95,6 +95,7 @@ class World:
         measures: What a load level shows.
         open: Deployments that were not closed.
         status: How the server has ended.
+        flushes: Whether the engine can drop its prompt cache.
         refuses: What the engine refuses to launch, and why.
         taught: What the gate was taught.
     """
@@ -105,6 +106,7 @@ class World:
     measures: Callable[[Configuration, int], Measurement] = measured
     open: int = 0
     status: ExitStatus | None = None
+    flushes: bool = True
     refuses: Callable[[Configuration], str | None] = lambda configuration: None
     taught: list[tuple[dict[str, Value], Startup, MemoryStage | None, bool]] = field(default_factory=list)
 
@@ -157,7 +159,7 @@ class EngineDouble(Engine):
 
     def flush_cache(self, endpoint: Endpoint) -> bool:
         self.world.reach("flush")
-        return True
+        return self.world.flushes
 
     def metrics(self, endpoint: Endpoint) -> ServerMetrics:
         return ServerMetrics(running=2.0, preemptions=float(self.world.calls.count("run 1")))

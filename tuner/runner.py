@@ -123,6 +123,7 @@ def _keep(asked: Asked, record: Record, place: Place, rig: Rig) -> None:
         "effective": record.effective,
         "startup": record.startup.to_dict(),
         "server": {str(level): metrics for level, metrics in record.server.items() if metrics},
+        "unflushed": record.unflushed,
         "measurements": {str(level): measurement.to_dict() for level, measurement in record.measurements.items()},
         "durations_s": {stage: round(seconds, 3) for stage, seconds in record.durations_s.items()},
         "versions": versions() | {rig.engine.name: record.engine_version, rig.benchmark.name: rig.benchmark.version()},

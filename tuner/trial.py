@@ -35,6 +35,7 @@ class Record:
         startup: What it logged about memory when it started.
         measurements: By load level.
         server: What its own metrics showed, by load level; see `Watch.summary`.
+        unflushed: Load levels before which the engine could not drop its prompt cache.
         durations_s: Seconds spent deploying, warming up and under load.
         engine_version: As the server tells it.
     """
@@ -43,6 +44,7 @@ class Record:
     startup: Startup = field(default_factory=Startup)
     measurements: dict[int, Measurement] = field(default_factory=dict)
     server: dict[int, dict[str, float]] = field(default_factory=dict)
+    unflushed: list[int] = field(default_factory=list)
     durations_s: dict[str, float] = field(default_factory=dict)
     engine_version: str = "unknown"
 
@@ -117,7 +119,8 @@ class Rig:
     def _load(self, server: Deployment, folder: Path, progress: Progress, record: Record) -> None:
         start = time.monotonic()
         for level in self.workload.levels:
-            self.engine.flush_cache(server.endpoint)
+            if not self.engine.flush_cache(server.endpoint):
+                record.unflushed.append(level)
             load = Load(self.workload.scenario, level, self.workload.requests(level), self.workload.max_time_s, self.workload.stall_s)
             progress.level(level, load.requests)
             with Watch(lambda: self.engine.metrics(server.endpoint)) as watch:

@@ -106,6 +106,10 @@ class TestNotes:
         assert f"Server log: `{tmp_path}/studies/some-study/trial-0000/server.log`" in text
         assert not note(ledger, 1).startswith("Engine defaults")
 
+    def test_of_a_server_that_keeps_its_prompt_cache(self, tmp_path: Path) -> None:
+        assert "**Prompt cache not flushed before 1, 4 users**: see `cache_hit_rate`." in note(study(tmp_path, World(flushes=False)), 0)
+        assert "flushed" not in note(study(tmp_path / "other", World()), 0)
+
     def test_of_one_that_misses_an_slo(self, tmp_path: Path) -> None:
         ledger = study(tmp_path, World(measures=lambda configuration, level: measurement(level, latency=timing(0.6))))
         assert "**Misses latency_p99_s@1<=0.5**: not on the front." in note(ledger, 0)

@@ -6,7 +6,7 @@ The dashboard is an optional extra: without it the study runs just as well, and 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
@@ -132,19 +132,25 @@ def _note(trial: Trial, measured: Curve, missed: list[str]) -> str:
         "error_rate",
     )
     rows = [f"| {level} | {' | '.join(text.metric(name, measured[level].metric(name)) for name in names)} |" for level in sorted(measured)]
-    doubtful = [str(level) for level, measurement in measured.items() if measurement.client_bound]
+    unflushed = attributes.get("unflushed", [])
+    doubtful = [level for level, measurement in measured.items() if measurement.client_bound]
     return "\n\n".join(
         [
             f"{'Engine defaults. ' if attributes.get('default') else ''}`{text.configuration(attributes['configuration'])}`",
             *([f"**Misses {', '.join(missed)}**: not on the front."] if missed else []),
             "\n".join([f"| users | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|", *rows]),
-            *([f"**Client-bound at {', '.join(doubtful)} users**: the load generator, not the server, set the pace."] if doubtful else []),
+            *([f"**Client-bound at {_listed(doubtful)} users**: the load generator, not the server, set the pace."] if doubtful else []),
+            *([f"**Prompt cache not flushed before {_listed(unflushed)} users**: see `cache_hit_rate`."] if unflushed else []),
             *_server_metrics(attributes.get("server", {})),
             # no code span: the page would be as wide as the line
             f"The server says it uses: {text.configuration(attributes['effective'])}",
             f"Server log: `{attributes['folder']}/server.log`",
         ]
     )
+
+
+def _listed(levels: Iterable[int]) -> str:
+    return ", ".join(map(str, levels))
 
 
 def _server_metrics(kept: Mapping[str, Mapping[str, float]]) -> list[str]:
