@@ -53,6 +53,13 @@ def test_other_host_counts_as_alive() -> None:
 def test_nonsense_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         Owner.parse(text)
+    assert Owner.living(text)
+
+
+def test_only_a_certain_death_counts_as_one() -> None:
+    current = Owner.current()
+    assert Owner.living(current.to_str())
+    assert not Owner.living(Owner(current.host, current.pid, current.started + 1, current.boot).to_str())
 
 
 def test_host_may_hold_colons() -> None:

@@ -208,6 +208,11 @@ class GpuSlots:
         self._taken: set[str] = set()
         self._lock = Lock()
 
+    @property
+    def none(self) -> bool:
+        """Whether the study was given no GPU at all."""
+        return self._ids == ()
+
     def take(self, count: int) -> tuple[str, ...] | None:
         """Gives out `count` GPUs, until `give_back`; the first that are free, so that equal launches get equal GPUs.
 

@@ -47,6 +47,14 @@ class Owner:
             return False
         return process_started(self.pid) == self.started
 
+    @classmethod
+    def living(cls, text: str) -> bool:
+        """Whether the owner that `to_str` wrote may still run: False only when it certainly does not, True for what nobody can read."""
+        try:
+            return cls.parse(text).alive()
+        except ValueError:
+            return True
+
     def to_str(self) -> str:
         """As one word; `parse` reads it back."""
         return f"{self.host}:{self.pid}:{self.started!r}:{self.boot}"

@@ -17,7 +17,7 @@ from tuner.backend_settings import DockerBackendSettings
 from tuner.backends import docker_image
 from tuner.backends.base import Backend, Deployment, Place
 from tuner.backends.docker_command import docker_command
-from tuner.backends.docker_connection import DAEMON_ERRORS, RESTART_S, Address, answers, connect, is_loopback
+from tuner.backends.docker_connection import DAEMON_ERRORS, RESTART_S, Address, answers, connect, is_loopback, is_podman
 from tuner.backends.docker_container import DockerDeployment
 from tuner.backends.docker_failures import explain
 from tuner.backends.docker_gpus import REMEDY, DockerGpus
@@ -73,7 +73,7 @@ class Docker(Backend):
             version, info = client.version(), client.info()
         except DAEMON_ERRORS as error:
             raise NotReadyError(f"the Docker daemon answers with an error: {explain(error, '').reason}") from error
-        if any("podman" in str(component.get("Name", "")).lower() for component in version.get("Components") or ()):
+        if is_podman(version):
             raise NotReadyError("this is podman's service, which ignores requests for GPUs: start Docker, and point DOCKER_HOST at it")
         if version_lt(version["ApiVersion"], OLDEST_API):
             raise NotReadyError(f"Docker {version['Version']} is too old (API {version['ApiVersion']}): install 19.03 or newer")
@@ -83,7 +83,7 @@ class Docker(Backend):
                 f"backend.bind={self._settings.bind}: servers of the Docker daemon on {host} cannot be reached there; "
                 f"set it to an address of {host} in a network that you trust"
             )
-        if host is None and self._wants_gpus() and not DockerGpus.from_info(info).usable:
+        if host is None and not self._gpus.none and not DockerGpus.from_info(info).usable:
             raise NotReadyError(f"Docker cannot give GPUs to containers: {REMEDY}")
         try:
             environment({}, self._settings)
@@ -134,7 +134,8 @@ class Docker(Backend):
             found = client.api.containers(all=True, filters={"label": OWNER_LABEL})
         except DAEMON_ERRORS as error:
             raise NotReadyError(f"the Docker daemon answers with an error: {explain(error, '').reason}") from error
-        return [_line(container) for container in found if not _owned(container) and remove(client, container["Id"], RESTART_S)]
+        left = [container for container in found if not Owner.living(container["Labels"][OWNER_LABEL])]
+        return [_line(container) for container in left if remove(client, container["Id"], RESTART_S)]
 
     def describe(self) -> Mapping[str, str]:
         return self._facts
@@ -203,24 +204,11 @@ class Docker(Backend):
             )
         self._programs.add((image, program))
 
-    def _wants_gpus(self) -> bool:
-        gpus = self._gpus.take(1)  # an empty tuple where the study was given none
-        self._gpus.give_back(gpus)
-        return gpus is None or bool(gpus)
-
     def _reachable_at(self) -> str:
         bind, host = self._settings.bind, Address.current().host
         if bind in _EVERYWHERE:
             bind = host or "127.0.0.1"
         return f"[{bind}]" if ":" in bind else bind
-
-
-def _owned(container: Mapping[str, Any]) -> bool:
-    """False only when the owner certainly runs no more."""
-    try:
-        return Owner.parse(container["Labels"][OWNER_LABEL]).alive()
-    except (KeyError, ValueError):
-        return True
 
 
 def _line(container: Mapping[str, Any]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlparse
 
 from docker import DockerClient
@@ -96,6 +97,11 @@ def is_loopback(name: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return name == "localhost" or name.endswith(".localhost")  # RFC 6761
+
+
+def is_podman(version: Mapping[str, Any]) -> bool:
+    """Whether podman's service, which speaks the same protocol, gave this answer to `docker version`."""
+    return any("podman" in str(component.get("Name", "")).lower() for component in version.get("Components") or ())
 
 
 def elsewhere() -> bool:

@@ -92,10 +92,7 @@ class PidFile:
 
     def owned(self) -> bool:
         """False only when the owner certainly runs no more."""
-        try:
-            return Owner.parse(self.owner).alive()
-        except ValueError:
-            return True
+        return Owner.living(self.owner)
 
     def processes(self) -> list[psutil.Process]:
         """The processes of the deployment that still run."""

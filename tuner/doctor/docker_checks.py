@@ -16,7 +16,7 @@ from docker.utils import version_lt
 
 from tuner.backend_settings import DockerBackendSettings
 from tuner.backends.docker import OLDEST_API
-from tuner.backends.docker_connection import DAEMON_ERRORS, Address, connect
+from tuner.backends.docker_connection import DAEMON_ERRORS, Address, connect, is_podman
 from tuner.backends.docker_failures import explain
 from tuner.backends.docker_gpus import REMEDY, TOOLKIT, DockerGpus
 from tuner.backends.docker_request import OWNER_LABEL
@@ -84,7 +84,7 @@ class DockerChecks:
         with self._answers():
             self._version, self.info = client.version(), client.info()
         self._client = client
-        if any("podman" in str(component.get("Name", "")).lower() for component in self._version.get("Components") or ()):
+        if is_podman(self._version):
             return failed(f"podman answers at {address.url}, which ignores requests for GPUs", "start Docker, and point DOCKER_HOST at it")
         return ok(f"Docker {self._version['Version']} at {address.url}")
 

@@ -45,10 +45,7 @@ def containers(listed: Iterable[Mapping[str, Any]]) -> Iterator[Server]:
     """
     for container in listed:
         labels = container["Labels"]
-        try:
-            owned = Owner.parse(labels[OWNER_LABEL]).alive()
-        except ValueError:
-            owned = True
+        owned = Owner.living(labels[OWNER_LABEL])
         yield Server("container", str(labels.get(STUDY_LABEL)), str(labels.get(TRIAL_LABEL)), owned)
 
 

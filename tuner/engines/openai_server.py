@@ -7,7 +7,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 from tuner.engines.base import Engine
@@ -16,6 +16,8 @@ from tuner.errors import TrialFailure
 from tuner.launch import Endpoint, ExitStatus, Value
 
 ASK_TIMEOUT_S = 1.0
+DRAIN_S = 5.0
+DRAIN_POLL_S = 0.1
 
 # A proxy of the user's environment must not stand between tuner and a server on this host.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -74,6 +76,18 @@ def _exchange(request: urllib.request.Request, timeout_s: float) -> bytes:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no whole reply within {timeout_s:g} s")
     return body
+
+
+def once_idle(flush: Callable[[], bool | None]) -> bool:
+    """Flushes a cache as soon as nobody holds parts of it: requests that a level dropped at its end live on until the server notices.
+
+    Args:
+        flush: True when it is done, False while requests run, None where the server cannot.
+    """
+    deadline = time.monotonic() + DRAIN_S
+    while (done := flush()) is False and time.monotonic() < deadline:
+        time.sleep(DRAIN_POLL_S)
+    return bool(done)
 
 
 def served_models(endpoint: Endpoint) -> list[Any]:

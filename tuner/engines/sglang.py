@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -11,15 +10,12 @@ from packaging.version import Version
 from tuner.engines import flag_drift
 from tuner.engines.metrics import server_metrics
 from tuner.engines.openai_cli import OpenAICli, number, positive
-from tuner.engines.openai_server import ask, inside, page, post, scalars
+from tuner.engines.openai_server import ask, inside, once_idle, page, post, scalars
 from tuner.engines.sglang_failures import SGLANG_FAILURES, SGLANG_MARKS
 from tuner.engines.startup_log import sglang_startup
 from tuner.errors import Infeasible
 from tuner.launch import Endpoint, Value
 from tuner.server_facts import ServerMetrics, Startup
-
-DRAIN_S = 5.0
-DRAIN_POLL_S = 0.1
 
 # observability/metrics_collector.py. The gauge num_retracted_reqs tells of the last batch only.
 METRICS = {
@@ -144,11 +140,8 @@ class Sglang(OpenAICli):
         return f"sglang {found}" if found else "unknown"
 
     def flush_cache(self, endpoint: Endpoint) -> bool:
-        # 400 while requests run: those that a level dropped at its end live on until the server notices
-        deadline = time.monotonic() + DRAIN_S
-        while not (done := post(endpoint, "/flush_cache")) and self.ready(endpoint) and time.monotonic() < deadline:
-            time.sleep(DRAIN_POLL_S)
-        return done
+        # 400 while requests run
+        return once_idle(lambda: post(endpoint, "/flush_cache") or (False if self.ready(endpoint) else None))
 
     def metrics(self, endpoint: Endpoint) -> ServerMetrics | None:
         return server_metrics(page(endpoint, "/metrics") or "", METRICS)

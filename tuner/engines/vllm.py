@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import ClassVar
 
 from tuner.engines import flag_drift
 from tuner.engines.metrics import info, server_metrics
 from tuner.engines.openai_cli import OpenAICli, number, positive
-from tuner.engines.openai_server import ask, inside, page, scalars, served_models
+from tuner.engines.openai_server import ask, inside, once_idle, page, scalars, served_models
 from tuner.engines.startup_log import vllm_startup
 from tuner.engines.vllm_failures import VLLM_FAILURES, VLLM_MARKS
 from tuner.errors import Infeasible
 from tuner.launch import Endpoint, Value
 from tuner.server_facts import ServerMetrics, Startup
 
-DRAIN_S = 5.0
-DRAIN_POLL_S = 0.1
 FLUSH_TIMEOUT_S = 10.0
 
 # v1/metrics/loggers.py
@@ -101,14 +98,12 @@ class Vllm(OpenAICli):
     def flush_cache(self, endpoint: Endpoint) -> bool:
         # The route exists only with VLLM_SERVER_DEV_MODE=1, which tuner does not set: it also lets every user of the host call any method
         # of the workers (/collective_rpc). Who accepts that sets it in the server's environment; without it the answer is an honest no.
-        deadline = time.monotonic() + DRAIN_S
-        while (done := self._reset_prefix_cache(endpoint)) is False and time.monotonic() < deadline:
-            time.sleep(DRAIN_POLL_S)
-        return bool(done)
+        return once_idle(lambda: self._reset_prefix_cache(endpoint))
 
-    def _reset_prefix_cache(self, endpoint: Endpoint) -> object:
+    def _reset_prefix_cache(self, endpoint: Endpoint) -> bool | None:
         """True when it is empty, False while requests hold parts of it, None where the server cannot."""
-        return inside(ask(endpoint, "/reset_prefix_cache", FLUSH_TIMEOUT_S, "POST"), "success")
+        done = inside(ask(endpoint, "/reset_prefix_cache", FLUSH_TIMEOUT_S, "POST"), "success")
+        return done if isinstance(done, bool) else None
 
     def metrics(self, endpoint: Endpoint) -> ServerMetrics | None:
         return server_metrics(page(endpoint, "/metrics") or "", METRICS)
