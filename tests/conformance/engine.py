@@ -13,11 +13,12 @@ import pytest
 from tests.engines.fake_server import FakeServer, Reply
 from tests.engines.serving import complete, running
 from tuner.engines.base import Engine
-from tuner.errors import Infeasible, Systemic, Transient, TrialFailure
+from tuner.errors import ConfigError, Infeasible, Systemic, Transient, TunerError
 from tuner.launch import Configuration, Endpoint, ExitStatus
 from tuner.server_facts import Startup
 
 SECRET = "hf_conformanceSecret"
+MODEL_PATH = "$(MODEL_PATH)"
 
 LOGS = {
     "empty": "",
@@ -34,9 +35,22 @@ class EngineConformance:
     refused: ClassVar[Configuration]
     """A configuration that the engine would certainly refuse."""
 
+    flags: ClassVar[Configuration]
+    """Values of every kind: a switch that is on, a number, a word, and what else the engine has."""
+
     @pytest.fixture
     def engine(self) -> Engine:
         raise NotImplementedError
+
+    @pytest.fixture
+    def engine_elsewhere(self, folder: Path) -> Engine:
+        """One that was never prepared, whose model servers find at `MODEL_PATH`. `folder` stands for its configuration on this host."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "config.json").write_text("{}")
+        return tmp_path
 
     def test_an_empty_configuration_launches(self, engine: Engine) -> None:
         spec = engine.launch({}, "tok3n")
@@ -80,6 +94,49 @@ class EngineConformance:
         command = engine.launch(engine.defaults, "").bound("127.0.0.1", 8000)
         assert "8000" in command
         assert not any("{" in word or word.endswith("-") for word in command)
+
+    def test_a_model_elsewhere_is_named_by_its_servers_words(
+        self, engine_elsewhere: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HF_TOKEN", SECRET)
+        spec = engine_elsewhere.launch(engine_elsewhere.defaults, "tok3n")
+        assert MODEL_PATH in spec.argv
+        assert not [word for word in spec.argv if word.startswith("/")]
+        assert str(folder) not in str(spec)
+        assert spec.mounts == ()
+        assert spec.env == {}
+        assert "tok3n" in spec.served_model
+        assert SECRET not in str(engine_elsewhere.describe())
+
+    def test_what_is_prepared_here_changes_no_launch_elsewhere(self, engine_elsewhere: Engine) -> None:
+        before = engine_elsewhere.launch(self.flags, "t")
+        engine_elsewhere.prepare()
+        assert engine_elsewhere.launch(self.flags, "t") == before
+        assert engine_elsewhere.tokenizer
+
+    def test_a_command_line_is_read_back(self, engine: Engine, engine_elsewhere: Engine) -> None:
+        for launched in (engine, engine_elsewhere):
+            for configuration in ({}, launched.defaults, self.flags):
+                spec = launched.launch(configuration, "t")
+                assert launched.launch(launched.read_flags(spec.argv), "t") == spec
+            read = launched.read_flags(launched.launch(self.flags, "t").argv)
+            assert {name: read.get(name) for name in self.flags} == dict(self.flags)
+
+    def test_a_command_line_for_a_shell_is_not_read(self, engine: Engine) -> None:
+        with pytest.raises(ConfigError, match=r"^backend\.runtime: .*shell /bin/bash.*backend\.runtime_args=ignore") as caught:
+            engine.read_flags(["/bin/bash", "-lc", "--", f"python3 server.py \\\n --api-key {SECRET}"])
+        assert_one_line(caught.value)
+
+    @pytest.mark.parametrize("words", [["--api-key", SECRET], [f"--api-key={SECRET}"], [f"--api_key={SECRET}"], ["--my-token", SECRET]])
+    def test_a_secret_in_a_command_line_is_refused_and_not_repeated(self, engine: Engine, words: list[str]) -> None:
+        with pytest.raises(ConfigError, match=r"^backend\.runtime: .*backend\.runtime_args=ignore$") as caught:
+            engine.read_flags([*engine.launch({}, "t").argv, *words])
+        assert_one_line(caught.value)
+
+    def test_an_unknown_flag_in_a_command_line_is_named(self, engine: Engine) -> None:
+        with pytest.raises(ConfigError, match=r"^backend\.runtime: .*cast_spells.*backend\.runtime_args=ignore$") as caught:
+            engine.read_flags([*engine.launch({}, "t").argv, "--cast-spells", "3"])
+        assert_one_line(caught.value)
 
     def test_describe_is_short(self, engine: Engine) -> None:
         assert all(isinstance(value, str) and "\n" not in value and len(value) < 1000 for value in engine.describe().values())
@@ -195,7 +252,9 @@ class ServedEngineConformance:
             assert engine.version(endpoint) != "unknown"
 
 
-def assert_one_line(failure: TrialFailure) -> None:
-    assert failure.reason
-    assert "\n" not in failure.reason
-    assert len(failure.reason) < 600
+def assert_one_line(error: TunerError) -> None:
+    line = str(error)
+    assert line
+    assert "\n" not in line
+    assert SECRET not in line
+    assert len(line) < 600

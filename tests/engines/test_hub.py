@@ -274,6 +274,45 @@ class TestLaunch:
         assert (spec.mounts, spec.env) == ((Mount(Path("/data/llama"), "/data/llama"),), {})
         assert engine.model_folder is None
 
+    def test_a_model_that_only_the_servers_hold(self, fake_hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HF_TOKEN", GOOD_TOKEN)
+        engine = Sglang(MODEL, model_path="$(MODEL_PATH)")
+        engine.prepare()
+        assert fake_hub.downloaded() == {"config.json", "tokenizer.json"}
+        spec = engine.launch({}, "t7")
+        assert spec.argv[3:7] == ("--model-path", "$(MODEL_PATH)", "--served-model-name", "tiny-t7")
+        assert (spec.mounts, spec.env) == ((), {})
+        assert engine.tokenizer == str(engine.model_folder) == str(cache / "models--org--tiny" / "snapshots" / COMMIT)
+        assert "model_revision" not in engine.describe()
+        with pytest.raises(Infeasible, match="6 attention heads"):
+            engine.launch({"tp_size": 4}, "t")
+
+    def test_further_models_and_files_of_those_servers_are_theirs(self, fake_hub: FakeHub, tmp_path: Path) -> None:
+        fake_hub.models["org/draft"] = dict(FILES)
+        args = {
+            "speculative_draft_model_path": "org/draft",
+            "tokenizer_path": MODEL,
+            "lora_paths": f"a={tmp_path}",
+            "chat_template": "/sgl-workspace/template.jinja",
+        }
+        engine = Sglang(MODEL, args, model_path="$(MODEL_PATH)")
+        engine.prepare()
+        assert not any("org/draft" in line for line in fake_hub.asked)
+        spec = engine.launch({}, "t")
+        assert {name: spec.argv[spec.argv.index("--" + name.replace("_", "-")) + 1] for name in args} == args
+        assert (spec.mounts, spec.env) == ((), {})
+
+    def test_a_directory_here_stands_for_the_model_of_those_servers(self, tmp_path: Path) -> None:
+        engine = Vllm(str(tmp_path), model_path="$(MODEL_PATH)")
+        with pytest.raises(Systemic, match=r"config\.json is missing$"):
+            engine.prepare()
+        (tmp_path / "config.json").write_bytes(CONFIG)
+        engine.prepare()
+        assert engine.tokenizer == str(tmp_path)
+        assert engine.launch({}, "t").argv[:3] == ("vllm", "serve", "$(MODEL_PATH)")
+        with pytest.raises(Systemic, match="no such directory"):
+            Vllm("/no/such", model_path="$(MODEL_PATH)").prepare()
+
     def test_a_snapshot_given_as_a_directory_is_mounted_with_what_its_links_point_to(self, fake_hub: FakeHub, cache: Path) -> None:
         snapshot = hub.fetch(MODEL, "engine.model", weights=True)
         engine = Sglang(str(snapshot.folder))

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from tests.conformance.engine import EngineConformance, ServedEngineConformance
+from tests.conformance.engine import MODEL_PATH, EngineConformance, ServedEngineConformance
 from tests.engines.serving import complete, exit_of, running, start
 from tuner.engines.base import Engine
 from tuner.engines.llamacpp import LlamaCpp
@@ -23,10 +23,17 @@ LONG_PROMPT = "the quick brown fox jumps over the lazy dog " * 12
 
 class TestLlamaCpp(EngineConformance):
     refused: ClassVar[Configuration] = {"n_parallel": 16, "n_batch": 15}
+    flags: ClassVar[Configuration] = {"n_parallel": 8, "n_ctx": 4096, "cache_type_k": "q8_0", "cache_prompt": True, "kv_unified": False}
 
     @pytest.fixture
     def engine(self, nano_engine: LlamaCpp) -> Engine:
         return nano_engine
+
+    @pytest.fixture
+    def engine_elsewhere(self, nano_engine: LlamaCpp) -> Engine:
+        return LlamaCpp(
+            nano_engine.launch({}, "t").mounts[0].target, {"n_batch": 1024}, tokenizer=nano_engine.tokenizer, model_path=MODEL_PATH
+        )
 
 
 class TestServedLlamaCpp(ServedEngineConformance):
@@ -45,6 +52,18 @@ def test_fixed_arguments_are_in_every_launch_and_in_the_defaults(nano_engine: Ll
     engine = LlamaCpp(model=gguf, args={"n_parallel": 2, "n_threads": 2}, tokenizer="any")
     assert engine.launch({"n_parallel": 8}, "t").argv[-4:] == ("--parallel", "8", "--threads", "2")
     assert (engine.defaults["n_parallel"], engine.defaults["n_threads"]) == (2, 2)
+
+
+def test_a_model_that_only_the_servers_hold(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    engine = LlamaCpp("nano", model_path="$(MODEL_PATH)")
+    spec = engine.launch({"n_parallel": 8}, "t")
+    assert not list(tmp_path.iterdir())
+    assert spec.argv[:7] == ("python3", "-m", "tuner.engines.llamacpp_server", "--model", "$(MODEL_PATH)", "--alias", "nano-t")
+    assert (spec.mounts, spec.env) == ((), {})
+    assert Path(engine.tokenizer).is_relative_to(tmp_path)
+    assert engine.describe() == {"model": "nano", "model_path": "$(MODEL_PATH)"}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from tests.conformance.engine import EngineConformance
+from tests.conformance.engine import MODEL_PATH, EngineConformance
 from tests.engines.fake_server import FakeServer, Reply
 from tuner.engines.base import Engine
 from tuner.engines.sglang import Sglang
@@ -34,10 +34,24 @@ SERVER_INFO = {
 
 class TestSglang(EngineConformance):
     refused: ClassVar[Configuration] = {"chunked_prefill_size": 1000, "page_size": 64}
+    flags: ClassVar[Configuration] = {
+        "tp_size": 2,
+        "mem_fraction_static": 0.85,
+        "chunked_prefill_size": -1,
+        "schedule_policy": "lpm",
+        "enable_mixed_chunk": True,
+        "mm_enable_dp_encoder": False,
+        "cuda_graph_bs_decode": "1 2 8",
+        "json_model_override_args": '{"a": {"b c": 1}}',
+    }
 
     @pytest.fixture
     def engine(self) -> Engine:
         return Sglang(MODEL)
+
+    @pytest.fixture
+    def engine_elsewhere(self, folder: Path) -> Engine:
+        return Sglang(str(folder), {"context_length": 8192}, model_path=MODEL_PATH)
 
 
 def test_configuration_becomes_flags() -> None:

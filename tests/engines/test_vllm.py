@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from tests.conformance.engine import EngineConformance
+from tests.conformance.engine import MODEL_PATH, EngineConformance
 from tests.engines.fake_server import FakeServer, Reply
 from tuner.engines.base import Engine
 from tuner.engines.vllm import Vllm
@@ -16,10 +17,24 @@ MODEL = "meta-llama/Llama-3.2-1B-Instruct"
 
 class TestVllm(EngineConformance):
     refused: ClassVar[Configuration] = {"max_num_seqs": 1024, "max_num_batched_tokens": 512}
+    flags: ClassVar[Configuration] = {
+        "tensor_parallel_size": 2,
+        "gpu_memory_utilization": 0.9,
+        "max_model_len": "8k",
+        "performance_mode": "throughput",
+        "enforce_eager": True,
+        "enable_prefix_caching": False,
+        "cudagraph_capture_sizes": "1 2 8",
+        "compilation_config": '{"mode": 0, "pass_config": {}}',
+    }
 
     @pytest.fixture
     def engine(self) -> Engine:
         return Vllm(MODEL)
+
+    @pytest.fixture
+    def engine_elsewhere(self, folder: Path) -> Engine:
+        return Vllm(str(folder), {"max_num_seqs": 64}, model_path=MODEL_PATH)
 
 
 def test_configuration_becomes_flags() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from tuner.errors import TrialFailure
+from tuner.errors import ConfigError, TrialFailure
 from tuner.launch import Configuration, Endpoint, ExitStatus, LaunchSpec, Value
 from tuner.server_facts import ServerMetrics, Startup
 
@@ -80,6 +80,20 @@ class Engine(ABC):
     def metrics(self, endpoint: Endpoint) -> ServerMetrics | None:
         """One look at the server's metrics endpoint; None where there is none. Never raises."""
         return None
+
+    def read_flags(self, words: Sequence[str]) -> dict[str, Value]:
+        """The parameters that somebody else's command line of this engine sets, such as a serving runtime's, to be given as `args`.
+
+        Without what only tuner sets (address, model, served name), what slows every request down (logging them), and what the engine's own
+        `args` set already. May be asked before `prepare`.
+
+        Args:
+            words: Executable and arguments.
+
+        Raises:
+            ConfigError: it cannot be told what they set, this version of the engine does not take them, or they hold a secret.
+        """
+        raise ConfigError(f"backend.runtime: a command line of {self.name} cannot be read; set backend.runtime_args=ignore")
 
     def startup(self, log: str) -> Startup:
         """What a server's log, whole or broken off, says about memory."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from packaging.version import Version
 
 from tuner.engines.flag_drift import Drift, of_version, renamed
 from tuner.engines.flag_table import Flag, FlagTable
+from tuner.engines.runtime_flags import Spelling
 from tuner.errors import Infeasible
 from tuner.explain import nearest, show
 from tuner.launch import Value
@@ -78,8 +79,23 @@ class CommandLine:
         return [
             word
             for name, value in of_version(self.version, full, self.drifts).items()
-            for word in (self.table.find(name) or Flag.unlisted(name, self.negatable)).words(value_of(name, value))
+            for word in self._flag(name).words(value_of(name, value))
         ]
+
+    @property
+    def spellings(self) -> dict[str, Spelling]:
+        """What each word means that begins with a dash, as far as the version in use has it: flags that it lacks may begin like its own."""
+        older = {name for drift in self.drifts for name in (drift.before, drift.switch, drift.name if drift.until else "") if name}
+        # what an old version knew by a name of its own, such as `disable_log_requests`, is that and not a newer flag's other spelling
+        flags = [*self.table.flags, *(self._flag(name) for name in sorted(older))]
+        return {word: spelling for flag in flags if self.has(flag.name) for word, spelling in flag.spellings.items()}
+
+    def _flag(self, name: str) -> Flag:
+        """How a parameter is spelled that some version has."""
+        for drift in self.drifts:
+            if drift.before == name and renamed(name, self.drifts) != name and (today := self.table.find(drift.name)) is not None:
+                return replace(today, flag=Flag.unlisted(name, False).flag, aliases=())
+        return self.table.find(name) or Flag.unlisted(name, self.negatable)
 
     def _check_version(self, name: str, today: str, value: Value) -> None:
         for drift in self.drifts:

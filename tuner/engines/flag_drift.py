@@ -131,6 +131,22 @@ def of_version(version: Version, given: Mapping[str, Value], drifts: Sequence[Dr
     return named
 
 
+def of_today(version: Version, given: Mapping[str, Value], drifts: Sequence[Drift]) -> dict[str, Value]:
+    """`given`, which `version` was launched with, by the names of today, so that a trial's value for one of these takes its place.
+
+    The way back from `of_version`, but for parameters that were only renamed: see `renamed`.
+    """
+    named = dict(given)
+    for drift in drifts:
+        if drift.switch and drift.before in named and named.get(drift.switch) is True:
+            del named[drift.switch]
+            named[drift.name] = named.pop(drift.before)
+        elif drift.value and version < drift.since and named.get(drift.before) is True:
+            del named[drift.before]
+            named[drift.name] = drift.value
+    return named
+
+
 def version_of(setting: str | None, image: str | None, official: str) -> Version | None:
     """The version of an engine that the user named, or else that the tag of its official image names; None where neither does.
 

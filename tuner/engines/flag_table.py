@@ -11,6 +11,7 @@ from typing import Self
 
 from packaging.version import Version
 
+from tuner.engines.runtime_flags import Spelling
 from tuner.errors import Infeasible
 from tuner.explain import nearest
 from tuner.launch import Value
@@ -52,7 +53,13 @@ class Flag:
     def unlisted(cls, name: str, negatable: bool) -> Self:
         """A flag of another version, known by its name alone."""
         kebab = name.replace("_", "-")
-        return cls(name, f"--{kebab}", "str", False, (f"--no-{kebab}",) if negatable else (), None, None, (), "")
+        return cls(name, f"--{kebab}", "str", False, (f"--no-{kebab}",) if negatable else (), "?", None, (), "")
+
+    @property
+    def spellings(self) -> dict[str, Spelling]:
+        """What each of its words means."""
+        on = dict.fromkeys((self.flag, *self.aliases), Spelling(self.name, self.type, self.nargs))
+        return on | dict.fromkeys(self.off, Spelling(self.name, self.type, self.nargs, alone=False))
 
     def words(self, value: Value) -> tuple[str, ...]:
         """The words that give it `value`."""
@@ -118,6 +125,11 @@ class FlagTable:
         version = max(tables)
         content = json.loads(tables[version].read_text())
         return cls(engine, version, {name: _flag(name, fields) for name, fields in content["flags"].items()})
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """All of them, each once."""
+        return tuple(dict.fromkeys(self._flags.values()))
 
     @property
     def names(self) -> frozenset[str]:

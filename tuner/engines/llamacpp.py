@@ -14,11 +14,12 @@ from tuner.engines.base import existing_path
 from tuner.engines.common_failures import SERVER_TEXTS
 from tuner.engines.failure_texts import FailureText
 from tuner.engines.gguf_tokenizer import tokenizer_folder
-from tuner.engines.llamacpp_flags import BY_PARAMETER, FLAGS, check
+from tuner.engines.llamacpp_flags import BY_PARAMETER, FLAGS, OWN_FLAGS, SPELLINGS, check
 from tuner.engines.llamacpp_server import REPORT
 from tuner.engines.metrics import server_metrics
 from tuner.engines.openai_server import OpenAIServer, ask, inside, page, post, scalars, served_name
 from tuner.engines.random_llama import MODEL_FILE, TOKENIZER_FOLDER, RandomLlama
+from tuner.engines.runtime_flags import Grammar, read_flags, runtime_errors
 from tuner.errors import ConfigError, Infeasible, NotReadyError, Systemic, Transient
 from tuner.explain import nearest
 from tuner.launch import Configuration, Endpoint, LaunchSpec, Mount, Value
@@ -54,6 +55,8 @@ class LlamaCpp(OpenAIServer):
         executable: The words that start the launcher; None takes the Python of the image, or else the one that runs here.
         ready_timeout_s: Seconds from start to readiness after which a launch counts as failed.
         tokenizer: Directory or hub id of the tokenizer; None takes the one inside the GGUF.
+        model_path: Where servers find the GGUF, in words that only their environment can resolve (`$(MODEL_PATH)`). Then `model` only says
+            whose tokenizer is needed here.
 
     Raises:
         ConfigError: `args` holds an unknown name or a wrong value.
@@ -87,11 +90,13 @@ class LlamaCpp(OpenAIServer):
         executable: Sequence[str] | None = None,
         ready_timeout_s: float = 60.0,
         tokenizer: str | None = None,
+        model_path: str | None = None,
     ) -> None:
         self._model = model
         self._args = dict(args or {})
         self._image = image
-        python = sys.executable if image is None else "python3"
+        self._model_path = model_path
+        python = sys.executable if image is None and model_path is None else "python3"
         self._executable = tuple(executable or (python, "-m", "tuner.engines.llamacpp_server"))
         self._ready_timeout_s = ready_timeout_s
         self._tokenizer = tokenizer
@@ -127,21 +132,25 @@ class LlamaCpp(OpenAIServer):
 
     def launch(self, configuration: Configuration, token: str) -> LaunchSpec:
         full = {**self._args, **configuration}
-        for name in full:
-            if name not in BY_PARAMETER:
-                raise Infeasible(f"{name}: llamacpp has no such parameter")
-        words = [word for name, value in full.items() for word in BY_PARAMETER[name].words(value)]
+        words = _words(full)
         check(full)
-        model = self._prepared().model
-        served = served_name(self._model if RandomLlama.parse(self._model) else model.stem, token)
+        served = served_name(self._model if RandomLlama.parse(self._model) else Path(self._model).stem, token)
+        local = self._prepared().model if self._model_path is None else None
         address = ("--host", "{host}", "--port", "{port}", "--metrics")
         return LaunchSpec(
-            argv=(*self._executable, "--model", str(model), "--alias", served, *address, *words),
+            argv=(*self._executable, "--model", str(local or self._model_path), "--alias", served, *address, *words),
             served_model=served,
             image=self._image,
-            mounts=(Mount(model, str(model)),),
+            mounts=() if local is None else (Mount(local, str(local)),),
             ready_timeout_s=self._ready_timeout_s,
         )
+
+    def read_flags(self, words: Sequence[str]) -> dict[str, Value]:
+        ignored = frozenset({spelling.name for spelling in OWN_FLAGS.values()} | set(self._args))
+        with runtime_errors():
+            found = read_flags(words, Grammar(SPELLINGS, ignored, abbreviated=False))
+            _words(found)
+        return found
 
     def effective(self, endpoint: Endpoint) -> Mapping[str, Value]:
         """Beside the parameters `n_ctx_slot`: the tokens that one request may hold, prompt and output together."""
@@ -171,6 +180,8 @@ class LlamaCpp(OpenAIServer):
         return replace(seen, prompt_tokens=seen.prompt_tokens + (seen.cached_tokens or 0))
 
     def describe(self) -> Mapping[str, str]:
+        if self._model_path is not None:
+            return {"model": self._model, "model_path": self._model_path}
         model = self._prepared().model
         return {"model": self._model, "model_file": str(model), "model_bytes": str(model.stat().st_size)}
 
@@ -191,3 +202,15 @@ class LlamaCpp(OpenAIServer):
             return Files(path, self._tokenizer or str(tokenizer_folder(path)))
         except OSError as error:
             raise NotReadyError(f"engine llamacpp cannot fill its model cache, which is below XDG_CACHE_HOME: {error}") from error
+
+
+def _words(full: Mapping[str, Value]) -> list[str]:
+    """The words that set the parameters.
+
+    Raises:
+        Infeasible: there is no such parameter, or the server would refuse its value.
+    """
+    for name in full:
+        if name not in BY_PARAMETER:
+            raise Infeasible(f"{name}: llamacpp has no such parameter")
+    return [word for name, value in full.items() for word in BY_PARAMETER[name].words(value)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tuner.engines.runtime_flags import Spelling
 from tuner.errors import Infeasible
 from tuner.launch import Value
 
@@ -41,6 +42,14 @@ class Flag:
     @property
     def switch(self) -> bool:
         return isinstance(self.default, bool)
+
+    @property
+    def spellings(self) -> dict[str, Spelling]:
+        """What each of its words means."""
+        if self.switch:
+            off = {"--no-" + self.flags[-1].removeprefix("--"): Spelling(self.parameter, "bool", alone=False)}
+            return dict.fromkeys(self.flags, Spelling(self.parameter, "bool")) | off
+        return dict.fromkeys(self.flags, Spelling(self.parameter, "str" if self.choices else "int"))
 
     def words(self, value: Value) -> list[str]:
         """The command line words that set the parameter to `value`.
@@ -83,6 +92,19 @@ FLAGS = (
     Flag("cache_prompt", ("--cache-prompt",), True, "reuse the part of a prompt that a slot has seen before"),
 )
 BY_PARAMETER = {flag.parameter: flag for flag in FLAGS}
+
+OWN_FLAGS = {
+    **dict.fromkeys(("-m", "--model"), Spelling("model", "str")),
+    **dict.fromkeys(("-a", "--alias"), Spelling("alias", "str")),
+    "--host": Spelling("host", "str"),
+    "--port": Spelling("port", "int"),
+    "--metrics": Spelling("metrics", "bool"),
+    **dict.fromkeys(("-v", "--verbose"), Spelling("verbose", "bool")),
+}
+"""What is no parameter: tuner itself decides it."""
+
+SPELLINGS = OWN_FLAGS | {word: spelling for flag in FLAGS for word, spelling in flag.spellings.items()}
+"""What each word of a command line means that begins with a dash."""
 
 
 def check(configuration: Mapping[str, Value]) -> None:

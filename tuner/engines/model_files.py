@@ -29,6 +29,8 @@ class ModelFiles:
         cache: Hub cache on the host where servers run, which holds the models; None where that is this host's own.
         model_args: Parameters whose values name models.
         file_args: Parameters whose values name files that a server reads.
+        served_from: What servers call the place of the model where their files are none of this host's: then nothing that a launch names is
+            looked for here, fetched or mounted, and of the model itself only configuration and tokenizer are.
         snapshots: What has been fetched, by hub id.
     """
 
@@ -36,10 +38,11 @@ class ModelFiles:
     cache: Path | None
     model_args: frozenset[str]
     file_args: frozenset[str]
+    served_from: str | None = None
     snapshots: dict[str, hub.Snapshot] = field(default_factory=dict)
 
     def fetch(self, args: Mapping[str, Value]) -> None:
-        """Fetches the model and those that `args` name; where servers have a cache of their own, only configuration and tokenizer.
+        """Fetches the model and those that `args` name; where servers have files of their own, only configuration and tokenizer.
 
         Raises:
             Systemic: one cannot be had.
@@ -53,9 +56,10 @@ class ModelFiles:
             if self.model.startswith(("/", ".", "~")):
                 raise Systemic(f"engine.model={self.model}: no such directory")
             revision = args.get("revision")
-            self.snapshots[self.model] = hub.fetch(
-                self.model, "engine.model", self.cache is None, None if revision is None else str(revision)
-            )
+            weights = self.cache is None and self.served_from is None
+            self.snapshots[self.model] = hub.fetch(self.model, "engine.model", weights, None if revision is None else str(revision))
+        if self.served_from is not None:
+            return
         for name in sorted(self.model_args & set(args)):
             for text in named(args[name]):
                 if _existing(text) is None and hub.is_id(text) and text not in self.snapshots:
@@ -69,6 +73,8 @@ class ModelFiles:
 
     def places(self, full: Mapping[str, Value]) -> dict[str, Path]:
         """Where what a launch names lies, as the server sees it; not what it must fetch by itself or knows by name."""
+        if self.served_from is not None:
+            return {}
         found = {text: _existing(text) for text in self._named(full)}
         if self.cache is None:
             found |= {text: self.snapshots[text].folder for text in found if text in self.snapshots}
@@ -85,6 +91,8 @@ class ModelFiles:
 
     def environment(self, full: Mapping[str, Value]) -> dict[str, str]:
         """The hub's variables. May hold the user's token, but only for a server that has to fetch a model by itself."""
+        if self.served_from is not None:
+            return {}
         places = self.places(full)
         ids = [text for text in self._named(full) if text in self.snapshots or (text not in places and self._is_model(text))]
         if any(text not in self.snapshots for text in ids):

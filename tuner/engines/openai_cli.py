@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 from tuner.engines.base import existing_path
 from tuner.engines.command_line import CommandLine
-from tuner.engines.flag_drift import Drift, combined, version_of
+from tuner.engines.flag_drift import Drift, combined, of_today, version_of
 from tuner.engines.flag_table import FlagTable
 from tuner.engines.model_files import ModelFiles
 from tuner.engines.model_names import replaced
 from tuner.engines.openai_server import OpenAIServer, served_name
+from tuner.engines.runtime_flags import Grammar, read_flags, runtime_errors
 from tuner.errors import ConfigError, Infeasible, Systemic
 from tuner.launch import Configuration, LaunchSpec, Value
 
@@ -33,6 +34,8 @@ class OpenAICli(OpenAIServer):
         tokenizer: Directory or hub id of the tokenizer; None takes the model's.
         version: The engine's version, which decides how flags are spelled; None takes that of the image's tag, or else the table's.
         model_cache: Hub cache on the host where servers run, which holds the model; None where that is this host's own.
+        model_path: Where servers find the model, in words that only their environment can resolve (`$(MODEL_PATH)`). Then `model` only says
+            whose configuration and tokenizer are needed here, and what else `args` or a trial name is of the servers' own files.
 
     Attributes:
         title: The engine's name, for messages.
@@ -44,6 +47,7 @@ class OpenAICli(OpenAIServer):
         always: What tuner adds to every launch unless the user decides otherwise.
         model_args: Parameters whose values name models, by hub id or directory.
         file_args: Parameters whose values name files that a server reads.
+        costly_args: Parameters that a serving runtime may set but a measurement should not pay for.
         gpu_factors: Parameters whose product is the number of GPUs.
         drifts: What was spelled differently in older versions.
         fixed_defaults: Defaults that depend on neither GPU nor model.
@@ -61,6 +65,7 @@ class OpenAICli(OpenAIServer):
     always: ClassVar[Mapping[str, Value]]
     model_args: ClassVar[frozenset[str]]
     file_args: ClassVar[frozenset[str]]
+    costly_args: ClassVar[frozenset[str]]
     gpu_factors: ClassVar[Sequence[str]]
     drifts: ClassVar[Sequence[Drift]]
     fixed_defaults: ClassVar[Mapping[str, Value]]
@@ -75,6 +80,7 @@ class OpenAICli(OpenAIServer):
         tokenizer: str | None = None,
         version: str | None = None,
         model_cache: str | None = None,
+        model_path: str | None = None,
     ) -> None:
         self._model = model
         self._image = image
@@ -84,7 +90,8 @@ class OpenAICli(OpenAIServer):
         table = FlagTable.newest(self.name)
         used = version_of(version, image, self.official_image) or table.version
         self._command_line = CommandLine(self.title, table, used, self.drifts, self.negatable)
-        self._files = ModelFiles(model, None if model_cache is None else Path(model_cache), self.model_args, self.file_args)
+        cache = None if model_cache is None else Path(model_cache)
+        self._files = ModelFiles(model, cache, self.model_args, self.file_args, served_from=model_path)
         try:
             self._args = self._accepted(args or {})
         except Infeasible as error:
@@ -128,9 +135,25 @@ class OpenAICli(OpenAIServer):
 
     def describe(self) -> Mapping[str, str]:
         facts = {"model": self._model, "image": self._image or "", "executable": " ".join(self._executable)}
+        if self._files.served_from is not None:
+            # of which revision the servers' own copy is cannot be seen from here
+            return facts | {"model_path": self._files.served_from}
         if snapshot := self._files.snapshots.get(self._model):
             facts["model_revision"] = snapshot.commit
         return facts
+
+    def read_flags(self, words: Sequence[str]) -> dict[str, Value]:
+        line, own = self._command_line, set(self._args) | set(combined(self._args, self.drifts))
+        grammar = Grammar(
+            line.spellings,
+            ignored=self.reserved | self.costly_args | own,
+            secrets=_SECRETS,
+            negatable=self.negatable,
+            positional=not self.model_flag,
+        )
+        with runtime_errors():
+            found = of_today(line.version, line.canonical(read_flags(words, grammar)), self.drifts)
+        return {name: value for name, value in found.items() if name not in own}
 
     @abstractmethod
     def check(self, full: Mapping[str, Value]) -> None:
@@ -167,7 +190,7 @@ class OpenAICli(OpenAIServer):
             if canonical in self.reserved or name in self.reserved:
                 raise Infeasible(f"{name}: set by tuner itself; leave it out")
             if canonical in _SECRETS:
-                way_out = "set HF_TOKEN in your environment" if name == "hf_token" else "the server is on 127.0.0.1 and needs none"
+                way_out = "set HF_TOKEN in your environment" if name == "hf_token" else "servers of a study need none"
                 raise Infeasible(f"{name}: every user of the host can read a command line; {way_out}")
         return self._command_line.canonical(given)
 
@@ -176,7 +199,8 @@ class OpenAICli(OpenAIServer):
             return replaced(value, places) if name in self.model_args | self.file_args else value
 
         address = ("--served-model-name", served, "--host", "{host}", "--port", "{port}")
-        model = str(places.get(self._model, self._model))
+        elsewhere = self._files.served_from
+        model = str(places.get(self._model, self._model)) if elsewhere is None else elsewhere
         return (*self._executable, *self.model_flag, model, *address, *self._command_line.words(full, value_of))
 
     def _gpus(self, full: Mapping[str, Value]) -> int:

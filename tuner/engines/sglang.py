@@ -77,6 +77,8 @@ class Sglang(OpenAICli):
     always: ClassVar[Mapping[str, Value]] = {"enable_metrics": True}
     model_args = frozenset({"tokenizer_path", "speculative_draft_model_path", "lora_paths", "uno_lora_path"})
     file_args = frozenset({"chat_template", "completion_template", "quantization_param_path", "speculative_ngram_external_corpus_path"})
+    # Writing each request into the log costs throughput; every SGLang runtime that comes with OME 0.1.5 asks for it.
+    costly_args = frozenset({"log_requests"})
     # Attention data parallelism splits the GPUs of tp_size, it needs none of its own.
     gpu_factors = ("tp_size", "pp_size", "dp_size")
     drifts = flag_drift.SGLANG

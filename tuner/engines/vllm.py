@@ -52,6 +52,8 @@ class Vllm(OpenAICli):
     always: ClassVar[Mapping[str, Value]] = {}
     model_args = frozenset({"tokenizer", "speculative_config", "spec_model", "lora_modules"})
     file_args = frozenset({"chat_template", "hf_config_path", "log_config_file", "mm_encoder_fp8_scale_path"})
+    # As for SGLang: each request in the log costs throughput.
+    costly_args = frozenset({"enable_log_requests"})
     gpu_factors = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "prefill_context_parallel_size")
     drifts = flag_drift.VLLM
     # config/*.py; what depends on the GPU or the model is left out.
