@@ -85,7 +85,8 @@ def _run_trial(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages, patie
     progress.trial(trial.number, asked.configuration, asked.default)
     try:
         try:
-            rig.measure(asked.configuration, place, progress, record)
+            with ledger.at_work(trial):
+                rig.measure(asked.configuration, place, progress, record)
         finally:
             _keep(asked, record, place, rig)
             pages.trial(trial, record.measurements, place.folder)  # now: Optuna takes no pictures of finished trials

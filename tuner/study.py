@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tuner.benchmark.measurement import Measurement
 from tuner.errors import ConfigError, Infeasible
+from tuner.heartbeat import SEEN, Heartbeat, in_doubt, owner_lives, sign
 from tuner.launch import Configuration, Value
 from tuner.owner import Owner
 from tuner.search import samplers
@@ -103,6 +104,10 @@ class Ledger:
                 f"study_name={self.settings.study_name}: this study exists {different}; choose another study_name to measure this"
             )
 
+    def at_work(self, trial: Trial) -> Heartbeat:
+        """While it is entered, other processes know that the trial is being worked on."""
+        return Heartbeat(self.study._storage, trial._trial_id)
+
     def note(self, key: str, value: Any) -> None:
         """Keeps a fact about the study."""
         if self.study.user_attrs.get(key) != value:
@@ -125,13 +130,13 @@ class Ledger:
     def take_over(self) -> bool:
         """For when only running trials of other processes are missing: whether some remain after all, because those have died.
 
-        Waits for trials that nobody has signed yet, until they are or `UNSIGNED` is over: otherwise a study whose process was killed just
-        then would end one trial short.
+        Waits for trials that nobody has signed yet, until they are or `UNSIGNED` is over, and for those whose owner is out of sight and
+        silent: otherwise a study whose process was killed would end one trial short.
         """
         while True:
             self.recover()
             running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            if self.remaining or all("owner" in trial.user_attrs for trial in running):
+            if self.remaining or not any(_unclear(trial) for trial in running):
                 return bool(self.remaining)
             time.sleep(SIGNATURE_POLL_S)
 
@@ -174,6 +179,7 @@ class Ledger:
             elif (misses >= MISSES or len(known) >= self.space.size) and not self._queue_unknown(known, refuse):
                 return None
             trial = self.study.ask()
+            trial.set_user_attr(SEEN, sign())
             trial.set_user_attr("owner", self.owner.to_str())
             default = bool(trial.user_attrs.get("default"))
             try:
@@ -309,10 +315,13 @@ def _key(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _abandoned(trial: FrozenTrial) -> bool:
-    owner = trial.user_attrs.get("owner")
-    if owner is not None:
-        return not Owner.parse(owner).alive()
+    if "owner" in trial.user_attrs:
+        return not owner_lives(trial.user_attrs)
     return trial.datetime_start is None or datetime.now() - trial.datetime_start > UNSIGNED
+
+
+def _unclear(trial: FrozenTrial) -> bool:
+    return "owner" not in trial.user_attrs or in_doubt(trial.user_attrs)
 
 
 def _default_parameters(settings: Settings, defaults: Mapping[str, Value]) -> dict[str, Value]:
