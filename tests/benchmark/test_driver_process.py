@@ -115,10 +115,13 @@ def test_a_server_that_dies_before_the_driver_is_ready() -> None:
 
 
 def test_an_interrupt_leaves_no_level_running() -> None:
-    def interrupt() -> bool:
-        raise KeyboardInterrupt
-
     with driver(READY + "time.sleep(600)") as process:
+
+        def interrupt() -> bool:
+            if process._ready:
+                raise KeyboardInterrupt
+            return True
+
         with pytest.raises(KeyboardInterrupt):
             run(process, alive=interrupt)
         assert not process.alive
