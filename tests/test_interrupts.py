@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tuner.backends.interrupts import interrupts_deferred
+from tuner.interrupts import interrupts_deferred
 
 
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])

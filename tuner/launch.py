@@ -57,10 +57,12 @@ class Endpoint:
     Attributes:
         url: Base URL without a trailing slash and without `/v1`, for example `http://127.0.0.1:41873`.
         model: The model name to send with requests.
+        inside_url: The address for load generators that run beside the server, as in the same cluster; empty where `url` serves all.
     """
 
     url: str
     model: str
+    inside_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Record:
         measurements: By load level.
         server: What its own metrics showed, by load level; see `Watch.summary`.
         unflushed: Load levels before which the engine could not drop its prompt cache.
-        durations_s: Seconds spent deploying, warming up and under load.
+        durations_s: Seconds spent waiting for a place, deploying, warming up and under load.
         engine_version: As the server tells it.
     """
 
@@ -70,10 +70,10 @@ class Rig:
     def refuse(self, configuration: Configuration) -> str | None:
         """Why a configuration would certainly never serve, found out without deploying it; None where it may."""
         try:
-            self.engine.launch(configuration, "")
+            spec = self.engine.launch(configuration, "")
         except Infeasible as refused:
             return refused.reason
-        return self.gate.refuse(configuration)
+        return self.backend.refuse(spec) or self.gate.refuse(configuration)
 
     def measure(self, configuration: Configuration, place: Place, progress: Progress, record: Record) -> None:
         """Deploys a configuration and measures every load level.
@@ -93,7 +93,7 @@ class Rig:
         with self.backend.deploy(spec, place) as server:
             try:
                 server.wait_ready(self.engine.ready, spec.ready_timeout_s)
-                record.durations_s["deploy"] = time.monotonic() - start
+                record.durations_s["deploy"] = time.monotonic() - start - server.queued_s
                 record.effective = dict(self.engine.effective(server.endpoint))
                 record.engine_version = self.engine.version(server.endpoint)
                 self._warm_up(server, progress, record)
@@ -106,6 +106,8 @@ class Rig:
             except ServerUnusable as unusable:
                 raise self._blame(server, unusable) from unusable
             finally:
+                if server.queued_s:
+                    record.durations_s["queue"] = server.queued_s
                 record.startup = self.engine.startup(_text(server.log_path))
 
     def _warm_up(self, server: Deployment, progress: Progress, record: Record) -> None:

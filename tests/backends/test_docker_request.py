@@ -69,7 +69,7 @@ def test_launch_command() -> None:
             "container": {"cap_add": ["SYS_NICE"], "privileged": False, "sysctls": {"net.core.somaxconn": 1024}, "network_mode": "mine"},
         }
     )
-    command = Docker(chosen, GpuSlots(())).launch_command(SPEC)
+    command = shlex.split(Docker(chosen, GpuSlots(())).launch_text(SPEC))
     assert shlex.join(command) == (
         "docker run --rm --init -p 127.0.0.1:8000:8000 --gpus=2 --shm-size=32g --ipc=private --ulimit=memlock=-1 --memory=64g "
         "--memory-swap=64g --cpus=16 -e HF_TOKEN -e HF_HUB_OFFLINE=1 -e NCCL_DEBUG=INFO -e OTHER "

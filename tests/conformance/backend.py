@@ -170,8 +170,8 @@ class BackendSuite(ABC):
 
     def test_missing_executable_stops_the_study(self, backend: Backend, place: Place, tmp_path: Path) -> None:
         spec = LaunchSpec(("no-such-server", "--port", "{port}"), "stub", image=self.spec(tmp_path, "serve").image)
-        with pytest.raises(Systemic, match="no-such-server"):
-            backend.deploy(spec, place)
+        with pytest.raises(Systemic, match="no-such-server"), backend.deploy(spec, place) as deployment:
+            deployment.wait_ready(answers, PATIENCE_S)
         assert self.leftovers(tmp_path) == []
 
     def test_reap_leaves_the_living(self, backend: Backend, server: Deployment, tmp_path: Path) -> None:

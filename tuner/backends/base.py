@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -67,6 +68,8 @@ class Deployment(ABC):
 
     endpoint: Endpoint
     log_path: Path
+    queued_s: float = 0.0
+    """Seconds that the server has waited for its place, which say nothing about its start."""
 
     @abstractmethod
     def exit_status(self) -> ExitStatus | None:
@@ -84,9 +87,14 @@ class Deployment(ABC):
     def wait_ready(self, answers: Callable[[Endpoint], bool], timeout_s: float) -> None:
         """Returns as soon as `answers(endpoint)` is true.
 
+        Args:
+            answers: Asks the server once.
+            timeout_s: Seconds that the start may take; what `queued_s` counts comes on top.
+
         Raises:
             ServerExited: the server ended first; noticed at once.
             NotReadyInTime: `timeout_s` seconds went by.
+            TrialFailure: it will never be ready, and the backend itself can tell whose fault that is (no such image, no place for it).
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -123,9 +131,14 @@ class Backend(ABC):
         """Starts the server and returns at once; readiness is `Deployment.wait_ready`.
 
         Raises:
+            Infeasible: the configuration asks for more than there is here.
             Transient: nobody's fault, worth another try.
             Systemic: no deployment can work (executable or image not found).
         """
+
+    def refuse(self, spec: LaunchSpec) -> str | None:
+        """Why `spec` can certainly never be deployed here, in one line; None where it may. Asks nobody, and is valid after `check`."""
+        return None
 
     @abstractmethod
     def reap(self) -> list[str]:
@@ -135,6 +148,7 @@ class Backend(ABC):
         """Facts for the study's record, such as the digest of the image. Short scalars, no secrets. Valid after `check`."""
         return {}
 
-    def launch_command(self, spec: LaunchSpec) -> list[str]:
-        """What a user would type to run `spec` without tuner, on loopback and port 8000. Secrets stand there by name only."""
-        return spec.bound("127.0.0.1", 8000)
+    def launch_text(self, spec: LaunchSpec) -> str:
+        """What a user would type into a shell to run `spec` without tuner; on one host it listens on loopback and port 8000. Secrets stand
+        there by name only."""
+        return shlex.join(spec.bound("127.0.0.1", 8000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from http import HTTPStatus
@@ -25,10 +26,10 @@ from tuner.backends.docker_log import LogFollower
 from tuner.backends.docker_removal import remove
 from tuner.backends.docker_request import OWNER_LABEL, STUDY_LABEL, TRIAL_LABEL, create_arguments, environment
 from tuner.backends.docker_state import ContainerState
-from tuner.backends.interrupts import interrupts_deferred
 from tuner.backends.log_file import LOG_NAME
 from tuner.errors import NotReadyError, Systemic, Transient
 from tuner.gpus import GpuSlots
+from tuner.interrupts import interrupts_deferred
 from tuner.launch import Endpoint, LaunchSpec
 from tuner.owner import Owner
 
@@ -140,8 +141,8 @@ class Docker(Backend):
     def describe(self) -> Mapping[str, str]:
         return self._facts
 
-    def launch_command(self, spec: LaunchSpec) -> list[str]:
-        return docker_command(spec, self._settings)
+    def launch_text(self, spec: LaunchSpec) -> str:
+        return shlex.join(docker_command(spec, self._settings))
 
     def _client(self) -> DockerClient:
         if self._connected is None:

@@ -34,7 +34,9 @@ def show(ledger: Ledger, engine: Engine, backend: Backend, console: Console) -> 
         console.print(Text(line), soft_wrap=True)
     for sentence, trial in _best(ledger):
         console.print(Text(f"\n{sentence}"))
-        console.print(Text("  " + shlex.join(backend.launch_command(engine.launch(configuration(trial), "")))), soft_wrap=True)
+        launch = backend.launch_text(engine.launch(configuration(trial), ""))
+        # a manifest ends with a word that a shell expects at the beginning of a line
+        console.print(Text(launch if "\n" in launch else f"  {launch}"), soft_wrap=True)
     console.print(Text(f"\nLogs and raw results: {settings.study_folder}/    Storage: {shown(settings.storage.url)}"), soft_wrap=True)
     console.print(Text(f"Browse: {shlex.join(_dashboard_command(settings))}"), soft_wrap=True)
 
