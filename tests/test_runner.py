@@ -260,6 +260,29 @@ class TestRun:
         assert len(ledger.finished) == 3
 
 
+def test_what_was_measured_stays_where_only_the_removal_is_interrupted(tmp_path: Path) -> None:
+    storage = optuna.storages.InMemoryStorage()
+    world = World(at=raising("close", KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, storage, world, trials=2)
+    [trial] = optuna.load_study(storage=storage, study_name="some-study").get_trials(states=(TrialState.COMPLETE,))
+    assert trial.user_attrs["outcome"] == "measured"
+    again = World()
+    ledger, _ = run(tmp_path, storage, again, trials=2)
+    assert_exact(ledger, 2)
+    assert len(again.deployed) == 1
+
+
+def test_what_was_measured_in_part_is_measured_again(tmp_path: Path) -> None:
+    storage = optuna.storages.InMemoryStorage()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, storage, World(at=raising("run 4", KeyboardInterrupt())), trials=1)
+    again = World()
+    ledger, _ = run(tmp_path, storage, again, trials=1)
+    assert_exact(ledger, 1)
+    assert len(again.deployed) == 1
+
+
 class Interruption:
     """Strikes once, at the given one of all points that are passed."""
 

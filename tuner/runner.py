@@ -83,10 +83,15 @@ def _run_trial(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages, patie
     place = Place(ledger.settings.study_name, trial.number, ledger.settings.study_folder / f"trial-{trial.number:04d}")
     place.folder.mkdir(parents=True, exist_ok=True)
     progress.trial(trial.number, asked.configuration, asked.default)
+    interrupt: KeyboardInterrupt | None = None
     try:
         try:
             with ledger.at_work(trial):
                 rig.measure(asked.configuration, place, progress, record)
+        except KeyboardInterrupt as broken_off:
+            if not record.complete:
+                raise
+            interrupt = broken_off  # while the server was removed: what was measured and paid for stays
         finally:
             _keep(asked, record, place, rig)
             pages.trial(trial, record.measurements, place.folder)  # now: Optuna takes no pictures of finished trials
@@ -94,6 +99,8 @@ def _run_trial(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages, patie
         patience.measured()
         missed = ", ".join(ledger.missed(trial))
         progress.ended("measured", values, f"misses {missed}" if missed else "")
+        if interrupt is not None:
+            raise interrupt
     except Infeasible as failure:
         trial.set_user_attr("memory", failure.memory)
         ledger.tell_infeasible(trial, failure.reason)

@@ -38,6 +38,7 @@ class Record:
         unflushed: Load levels before which the engine could not drop its prompt cache.
         durations_s: Seconds spent waiting for a place, deploying, warming up and under load.
         engine_version: As the server tells it.
+        complete: Whether all load levels were measured: whatever happens afterwards cannot take that away.
     """
 
     effective: dict[str, Value] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Record:
     unflushed: list[int] = field(default_factory=list)
     durations_s: dict[str, float] = field(default_factory=dict)
     engine_version: str = "unknown"
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ class Rig:
             record.measurements[level] = measurement
             record.durations_s["load"] = time.monotonic() - start
             progress.measured(level, measurement)
+        record.complete = True
 
     def _blame(self, server: Deployment, unusable: ServerUnusable) -> TrialFailure:
         """A dead server tells the cause itself; a living one that serves nothing under this traffic is the configuration's fault."""
