@@ -135,7 +135,8 @@ class TestOfTheUser:
 
     def test_spelling_of_a_users_experiment_is_proposed(self, work: Path) -> None:
         experiment(work / "conf", "mine", self.MINE)
-        assert complaint("+experiment=min") == "experiment=min: no such option (did you mean mine?); available: llama1b, llama1b_cpu, mine"
+        available = "llama1b, llama1b_cpu, llama1b_ome, mine"
+        assert complaint("+experiment=min") == f"experiment=min: no such option (did you mean mine?); available: {available}"
 
 
 def test_configuration_is_where_the_package_says() -> None:

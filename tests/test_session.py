@@ -22,7 +22,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(session, "create_engine", lambda settings: EngineDouble(world))
     monkeypatch.setattr(session, "create_backend", lambda settings, gpus, on_progress: BackendDouble(world))
-    monkeypatch.setattr(session, "GenaiBench", lambda tokenizer, mode, **dataset: BenchmarkDouble(world))
+    monkeypatch.setattr(session, "create_benchmark", lambda settings, engine, backend: BenchmarkDouble(world))
     monkeypatch.setattr("tuner.report.pages.importlib.util.find_spec", lambda name: None)
     return world
 

@@ -7,14 +7,22 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    field_validator,
+)
 
 from tuner.errors import ConfigError
 from tuner.explain import nearest, show
-from tuner.section import Section, Text, as_mapping, as_tuple
-
-SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
-"""Names of variables whose values are secret."""
+from tuner.ome_settings import OmeBackendSettings
+from tuner.section import SECRET, Section, Text, as_mapping, as_tuple
 
 OWN_CONTAINER_ARGUMENTS = frozenset(
     {
@@ -182,4 +190,6 @@ class DockerBackendSettings(GpuBackendSettings):
         return container
 
 
-BackendSettings = Annotated[AutoBackendSettings | LocalBackendSettings | DockerBackendSettings, Field(discriminator="name")]
+BackendSettings = Annotated[
+    AutoBackendSettings | LocalBackendSettings | DockerBackendSettings | OmeBackendSettings, Field(discriminator="name")
+]

@@ -11,7 +11,10 @@ from omegaconf.errors import MissingMandatoryValue
 from tuner.composition import ERRORS, groups, keys, options
 from tuner.explain import NOT_GLOBAL, nearest
 
-OPEN = ("space.", "engine.args.", "workload.request_params.", "backend.environment.", "backend.ulimits.", "backend.container.")
+OPEN = (
+    *("space.", "engine.args.", "workload.request_params.", "backend.environment.", "backend.ulimits.", "backend.container."),
+    *("backend.patch.", "benchmark.job.resources.", "benchmark.job.node_selector.", "benchmark.job.patch."),
+)
 """Where a user may add keys of any name."""
 
 
@@ -43,9 +46,9 @@ def explain(error: Exception, arguments: list[str]) -> str:
         if "No match in the defaults list" in text:
             return f"{key}: no such group{nearest(key, groups())}"
         hint = f"to add it, write +{key}=..." if key.startswith(OPEN) else "`--cfg job` shows all keys"
-        return f"{key}: no such key{nearest(key, keys(*_experiment(arguments)))}; {hint}"
+        return f"{key}: no such key{_meant(key, arguments)}; {hint}"
     if found := re.search(r"Could not delete from config. '(?P<key>[^']+)' does not exist", text):
-        return f"~{found['key']}: no such key{nearest(found['key'], keys(*_experiment(arguments)))}; `--cfg job` shows all keys"
+        return f"~{found['key']}: no such key{_meant(found['key'], arguments)}; `--cfg job` shows all keys"
     if found := re.search(r"An item is already at '(?P<key>[^']+)'", text):
         return f"+{found['key']}: the key is there already; write {found['key']}=... without the plus sign"
     if found := re.search(r"Multiple values for (?P<group>[\w/]+)\.", text):
@@ -73,11 +76,30 @@ def _no_option(arguments: list[str]) -> str | None:
     for word in arguments:
         group, _, value = word.lstrip("+").partition("=")
         if group in groups() and not re.fullmatch(r"(?!null$)[a-zA-Z_][\w/.-]*", value):
-            names, example = ", ".join(options(group)), [key for key in keys() if key.startswith(f"{group}.")][-1]
-            return f"{word}: no name of an option; use {names}, your own conf/{group}/NAME.yaml, or single keys as {example}=..."
+            names, own = ", ".join(options(group)), f"your own conf/{group}/NAME.yaml"
+            inside = [key for key in _known([other for other in arguments if other != word]) if key.startswith(f"{group}.")]
+            uses = f"{names}, {own}, or single keys as {inside[-1]}=..." if inside else f"{names}, or {own}"
+            return f"{word}: no name of an option; use {uses}"
     return None
 
 
-def _experiment(arguments: list[str]) -> list[str]:
-    """The overrides that choose an experiment."""
-    return [word for word in arguments if word.startswith("+experiment=")]
+def _meant(key: str, arguments: list[str]) -> str:
+    """The proposal for a key that is not there; never the key itself, which the defaults may have."""
+    # keys of one section resemble each other by its name alone: the last parts must do so too
+    last = key.rpartition(".")[2]
+    return nearest(key, (known for known in _known(arguments) if known != key and nearest(last, [known.rpartition(".")[2]])))
+
+
+def _known(arguments: list[str]) -> list[str]:
+    """The keys of what `arguments` compose; those of the defaults where they do not compose."""
+    try:
+        return keys(*_choices(arguments))
+    except Exception:  # for some wrong choices Hydra has a bare TypeError
+        return keys()
+
+
+def _choices(arguments: list[str]) -> list[str]:
+    """The overrides that choose files of the configuration; of several for a multirun the first."""
+    names = [*groups(), "+experiment"]
+    chosen = [word for word in arguments if word.partition("=")[0] in names]
+    return [word if "=[" in word else word.partition(",")[0] for word in chosen]

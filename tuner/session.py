@@ -13,13 +13,14 @@ from tuner.backend_settings import DockerBackendSettings
 from tuner.backends.base import Backend
 from tuner.backends.docker import Docker
 from tuner.backends.local import Local
-from tuner.benchmark.genai_bench import GenaiBench
+from tuner.backends.ome.backend import Ome
 from tuner.engines.base import Engine
 from tuner.errors import ConfigError, NotReadyError, Systemic
 from tuner.feasibility import gate as feasibility
 from tuner.feasibility.gate import Gate
 from tuner.gpus import GpuSlots
-from tuner.parties import check_parameters, create_backend, create_engine, find_gpus, with_backend
+from tuner.ome_settings import OmeBackendSettings
+from tuner.parties import check_parameters, create_backend, create_benchmark, create_engine, find_gpus, known_gpus, with_backend
 from tuner.report import summary
 from tuner.report.pages import Pages, artifacts_folder
 from tuner.runner import run_trials
@@ -55,6 +56,7 @@ def _run_study(settings: Settings, verbosity: int) -> int:
     check_parameters(settings, create_engine(settings))  # first: what is mistyped is no matter of this host
     settings = with_backend(settings)
     engine = create_engine(settings)
+    check_parameters(settings, engine)  # again: a runtime may hold another version of the engine
     display = create_display(settings, verbosity, sys.stdout)
     quiet_optuna()
     gpus = find_gpus(settings)
@@ -63,7 +65,7 @@ def _run_study(settings: Settings, verbosity: int) -> int:
     storage = open_storage(settings.storage.url)
     _make_folder(settings.study_folder)
     engine.prepare()
-    gate = feasibility.create(engine.name, engine.defaults, engine.model_folder, gpus)
+    gate = feasibility.create(engine.name, engine.defaults, engine.model_folder, known_gpus(backend, gpus))
     ledger = Ledger(settings, storage, engine.defaults)
     if settings.stand_in_for is not None:
         why = "No NVIDIA device on this host: t" if host.nvidia_device() is None else "T"
@@ -71,8 +73,8 @@ def _run_study(settings: Settings, verbosity: int) -> int:
             f"{why}uning a stand-in for {settings.stand_in_for}, {settings.engine.name} with the model {settings.engine.model} on the CPU. "
             "Every step is real, but the numbers say nothing about a GPU."
         )
-    for removed in backend.reap():
-        display.notice(removed)
+    for line in (*backend.reap(), *backend.stuck):
+        display.notice(line)
     if abandoned := ledger.recover():
         display.notice(f"{abandoned} trial{'s' if abandoned > 1 else ''} of a killed run will be tried again")
     facts = {
@@ -97,14 +99,7 @@ def _run_study(settings: Settings, verbosity: int) -> int:
 def _run(settings: Settings, ledger: Ledger, gate: Gate, engine: Engine, backend: Backend, display: Display) -> None:
     pages = Pages(ledger, artifacts_folder(settings))
     pages.introduction()
-    workload = settings.workload
-    benchmark = GenaiBench(
-        engine.tokenizer,
-        settings.benchmark.mode,
-        dataset=workload.dataset,
-        prompt_column=workload.prompt_column,
-        request_params=workload.request_params,
-    )
+    benchmark = create_benchmark(settings, engine, backend)
     with benchmark, display.following(ledger):
         run_trials(ledger, Rig(gate, engine, backend, benchmark, settings.workload), display, pages)
     if not ledger.finished:
@@ -131,18 +126,34 @@ def quiet_optuna() -> None:
 
 
 def reap_all(settings: Settings) -> int:
-    """Removes what dead owners left behind on every backend that can be reached, and says what; returns the exit code 0."""
+    """Removes what dead owners left behind on every backend that can be reached, and says what.
+
+    A cluster is looked into only where `backend=ome` says so: which namespace is meant stands in its keys.
+
+    Returns:
+        The exit code: 1 where something could not be removed.
+
+    Raises:
+        NotReadyError: that cluster cannot be asked.
+    """
     display = create_display(settings, 0, sys.stdout)
     chosen = settings.backend if isinstance(settings.backend, DockerBackendSettings) else DockerBackendSettings(name="docker")
-    removed = 0
-    for backend in (Local(), Docker(chosen, GpuSlots(()))):
+    backends: list[Backend] = [Local(), Docker(chosen, GpuSlots(()))]
+    if isinstance(settings.backend, OmeBackendSettings):
+        backends.append(Ome(settings.backend, on_progress=display.notice))
+    removed = stuck = 0
+    for backend in backends:
         try:
             lines = backend.reap()
         except NotReadyError as error:
+            if backend.name == settings.backend.name:
+                raise
             display.notice(f"No look at backend {backend.name}: {error}")
             continue
-        for line in lines:
+        for line in (*lines, *backend.stuck):
             display.notice(line)
         removed += len(lines)
-    display.notice("Nothing was left behind." if not removed else f"Removed {removed}.")
-    return 0
+        stuck += len(backend.stuck)
+    if removed or not stuck:
+        display.notice(f"Removed {removed}." if removed else "Nothing was left behind.")
+    return 1 if stuck else 0

@@ -25,6 +25,7 @@ from pydantic import (
 from tuner.backend_settings import BackendSettings
 from tuner.benchmark.measurement import METRICS, RATES, TIMINGS
 from tuner.benchmark.scenario import DATASET, Scenario
+from tuner.benchmark_settings import BenchmarkSettings
 from tuner.engine_settings import GpuEngineSettings, LlamaCppSettings
 from tuner.errors import ConfigError
 from tuner.explain import NOT_GLOBAL, nearest, one_line, show
@@ -146,6 +147,14 @@ class Slo(_AtLevel):
         return min(max(excess, -1.0), 1.0)
 
 
+NOT_MEASURED = {
+    *("gpus", "pull", "pull_timeout_s", "bind", "model_cache", "stop_grace_s"),
+    *("kubeconfig", "context", "namespace", "gpu_budget", "local_queue", "access", "url", "ome_namespace"),
+    *("queue_timeout_s", "delete_timeout_s", "on_stuck", "max_restarts", "lease_s"),
+}
+"""Keys of `backend` that do not decide what a study measures."""
+
+
 class SamplerSettings(Section):
     """Optuna's sampler.
 
@@ -162,16 +171,6 @@ class StorageSettings(Section):
     """Optuna's storage: any SQLAlchemy URL."""
 
     url: Text
-
-
-class BenchmarkSettings(Section):
-    """The load generator.
-
-    Attributes:
-        mode: `driver` keeps one genai-bench process for the whole study; `cli` runs its command line for each level, as a reference.
-    """
-
-    mode: Literal["driver", "cli"] = "driver"
 
 
 class DashboardSettings(Section):
@@ -232,6 +231,12 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _job_has_its_cluster(self) -> Settings:
+        if self.benchmark.mode == "job" and self.backend.name != "ome":
+            raise ConfigError(f"benchmark.mode=job: runs in the cluster of backend=ome; for backend={self.backend.name} use driver")
+        return self
+
+    @model_validator(mode="after")
     def _args_fit_the_space(self) -> Settings:
         for name, value in self.engine.args.items():
             if name in self.space.parameters:
@@ -252,8 +257,9 @@ class Settings(Section):
             include={"engine", "backend", "workload", "objectives", "constraints", "benchmark"},
             exclude={
                 "engine": {"ready_timeout_s", "executable"},
-                "backend": {"gpus", "pull", "pull_timeout_s", "bind", "model_cache", "stop_grace_s"},
+                "backend": NOT_MEASURED,
                 "workload": {"stall_s"},
+                "benchmark": {"job": {"image", "service_account", "start_timeout_s"}} if self.benchmark.mode == "job" else {"job"},
             },
         )
         return dumped | {"space": space | {"constraints": [constraint.text for constraint in self.space.constraints]}}

@@ -19,9 +19,9 @@ from tuner.backends.docker_request import OWNER_LABEL, STUDY_LABEL, TRIAL_LABEL
 from tuner.doctor import docker_checks, gpu_container
 from tuner.doctor.docker_checks import DockerChecks
 from tuner.doctor.examination import examine
-from tuner.doctor.finding import Finding
 from tuner.doctor.servers import Server
 from tuner.errors import NotReadyError
+from tuner.finding import Finding
 from tuner.owner import Owner
 
 Become = Callable[..., Driver]

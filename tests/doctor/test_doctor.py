@@ -12,7 +12,8 @@ import pytest
 from tests.doctor.fake_hub import FakeHub
 from tests.user import Run
 from tuner import doctor, host
-from tuner.doctor.finding import Finding, Report, failed, ok, warning
+from tuner.doctor.report import Report
+from tuner.finding import Finding, failed, ok, warning
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from tests.nvml import Device, Driver
 from tuner.backends import auto
 from tuner.doctor import examination, host_checks
 from tuner.doctor.examination import examine
-from tuner.doctor.finding import Finding, ok
 from tuner.errors import NotReadyError
+from tuner.finding import Finding, ok
 from tuner.host import Nvidia
 from tuner.settings import Settings
 

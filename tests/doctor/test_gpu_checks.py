@@ -7,9 +7,10 @@ import pytest
 
 from tests.doctor.conftest import GPU_ENGINE, composed
 from tests.nvml import GIB, Device, Driver
-from tuner.doctor.finding import Finding
-from tuner.doctor.gpu_checks import gpus, needed
+from tuner.doctor.gpu_checks import gpus
 from tuner.errors import NotReadyError
+from tuner.finding import Finding
+from tuner.parties import gpus_needed
 
 Become = Callable[..., Driver]
 FOUR = tuple(Device(f"GPU-{number}") for number in range(4))
@@ -33,7 +34,7 @@ class TestNeeded:
         ],
     )
     def test_smallest_and_largest_configuration(self, overrides: tuple[str, ...], expected: tuple[int, int]) -> None:
-        assert needed(composed(*overrides)) == expected
+        assert gpus_needed(composed(*overrides)) == expected
 
 
 class TestGpus:

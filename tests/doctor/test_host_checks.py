@@ -16,9 +16,9 @@ from tuner.backend_settings import DockerBackendSettings
 from tuner.backends.local import Local
 from tuner.backends.pid_file import default_folder
 from tuner.doctor import host_checks
-from tuner.doctor.finding import Finding
 from tuner.doctor.host_checks import disk, engine, environment, limits, packages, port, shared_memory, state_folder
 from tuner.errors import NotReadyError, Systemic
+from tuner.finding import Finding
 
 
 class TestPackages:

@@ -9,9 +9,9 @@ import pytest
 
 from tests.doctor.conftest import GPU_ENGINE, composed
 from tests.doctor.fake_hub import FakeHub
-from tuner.doctor.finding import Finding
 from tuner.doctor.hub_checks import hub_model, token
 from tuner.doctor.model_checks import model, on_hub
+from tuner.finding import Finding
 
 MODEL = "org/model"
 FILES = {"config.json": 700, "model-1.safetensors": 2 * 10**9, "model-2.safetensors": 10**9, "original.pth": 10**10}

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from rich.console import Console
 
 import tuner
-from tuner.doctor.finding import Finding, Report, failed, ok, skipped, warning
 from tuner.doctor.rendering import as_json, show
+from tuner.doctor.report import Report
+from tuner.finding import Finding, failed, ok, skipped, warning
 
 FINDINGS = {
     "docker_api": ok("API 1.41"),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
+import logging
 import os
-import socket
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,14 +16,12 @@ import pytest
 import yaml
 
 from tests.cluster.api_server import ApiServer
-from tests.cluster.talking import widget, widget_definition
-from tests.conformance.backend import eventually
-from tests.kube.raw_server import RawServer, whole
-from tests.kube.reaching import UNKNOWN, WIDGET, anything, connected
+from tests.kube.reaching import connected
 from tuner.errors import NotReadyError
+from tuner.finding import Finding
 from tuner.kube import connection as module
 from tuner.kube.cluster import Cluster
-from tuner.kube.connection import Address, connect, explain, in_cluster
+from tuner.kube.connection import Address, connect, in_cluster
 from tuner.kube.errors import ApiError
 from tuner.kube.resources import POD
 
@@ -74,7 +72,14 @@ def not_ready(address: Address) -> str:
     text = str(caught.value)
     assert "\n" not in text
     assert "token-of" not in text
+    assert_remedy(text)
     return text
+
+
+def assert_remedy(text: str) -> None:
+    """What stands behind the last colon or semicolon is shown as the remedy: it must tell what to do."""
+    fix = Finding.failure(NotReadyError(text)).fix
+    assert re.match(r"(bind|check|choose|correct|give|install|leave|log|make|name|start|try) ", fix), text
 
 
 class TestWhichCluster:
@@ -105,12 +110,12 @@ class TestWhichCluster:
     def test_named_context_where_none_is_current(self, tmp_path: Path) -> None:
         path = str(kubeconfig(tmp_path / "c", {"a": None, "b": None}, **{"current-context": None}))
         assert connect(Address(path, context="b")).title.startswith("context b ")
-        assert "does not say which context to use; it has a, b" in not_ready(Address(path))
+        assert "does not say which context to use; choose one of a, b" in not_ready(Address(path))
 
     def test_named_context_where_the_current_one_is_gone(self, tmp_path: Path) -> None:
         path = str(kubeconfig(tmp_path / "c", {"a": None, "b": None}, **{"current-context": "gone"}))
         assert connect(Address(path, context="b")).title.startswith("context b ")
-        assert "has no context gone; it has a, b" in not_ready(Address(path))
+        assert "has no context gone; choose one of a, b" in not_ready(Address(path))
 
     def test_namespaces(self, tmp_path: Path) -> None:
         path = str(kubeconfig(tmp_path / "c", {"a": None, "b": "own"}))
@@ -137,14 +142,23 @@ class TestUnusable:
         monkeypatch.setenv("KUBECONFIG", "/no/such/file")
         assert not_ready(Address()) == "KUBECONFIG=/no/such/file: there is no such file; correct or unset it"
 
+    def test_a_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert not_ready(Address(str(tmp_path))) == f"backend.kubeconfig: {tmp_path} is a directory; name the file in it"
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path))
+        assert not_ready(Address()) == f"KUBECONFIG={tmp_path}: it is a directory; correct or unset it"
+
     def test_no_cluster_at_all(self) -> None:
         assert not_ready(Address()).startswith("no cluster is configured: ")
         assert not in_cluster()
 
     def test_no_such_context(self, tmp_path: Path) -> None:
         path = str(kubeconfig(tmp_path / "c", {"a": None, "b": None}))
-        assert not_ready(Address(path, context="c")) == f"backend.context: {path} has no context c; it has a, b"
-        assert "it has none" in not_ready(Address(str(kubeconfig(tmp_path / "d", {})), context="c"))
+        assert not_ready(Address(path, context="c")) == f"backend.context: {path} has no context c; choose one of a, b"
+        other = str(kubeconfig(tmp_path / "d", {}))
+        for named in (None, "c"):
+            assert not_ready(Address(other, context=named)) == (
+                f"backend.context: {other} has no contexts at all; name another file with backend.kubeconfig=..."
+            )
 
     @pytest.mark.parametrize(
         "text",
@@ -165,6 +179,18 @@ class TestUnusable:
         message = not_ready(Address(str(path)))
         assert message.startswith(("backend.kubeconfig: ", "backend.context: "))
         assert str(path) in message
+
+    @pytest.mark.parametrize("text", ["just words", "- a list", "3", "contexts: 3", "contexts: [3]", "contexts: {a: {}}"])
+    def test_another_yaml_file(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "c").write_text(text)
+        assert not_ready(Address(str(tmp_path / "c"))) == (
+            f"backend.kubeconfig: {tmp_path / 'c'} is no kubeconfig: name another file, or make `kubectl config view` work with it"
+        )
+
+    def test_a_key_that_is_missing(self, tmp_path: Path) -> None:
+        path = tmp_path / "c"
+        path.write_text("contexts: [{name: a}]\ncurrent-context: a")
+        assert "is no kubeconfig (it lacks 'context'): name another file" in not_ready(Address(str(path)))
 
     @pytest.mark.parametrize("missing", ["cluster", "certificate"])
     def test_parts_that_are_missing(self, tmp_path: Path, missing: str) -> None:
@@ -190,7 +216,38 @@ class TestCredentials:
 
     def test_of_a_command_that_is_not_installed(self, tmp_path: Path) -> None:
         message = not_ready(self.by_command(tmp_path, "no-such-plugin"))
-        assert message.endswith("gets its credentials from no-such-plugin, which is not installed: `kubectl get pods` must work with it")
+        assert message.endswith("gets its credentials from no-such-plugin, which is not installed: install it, or put its folder into PATH")
+
+    def test_of_no_command(self, tmp_path: Path) -> None:
+        users = [{"name": "a", "user": {"exec": {"apiVersion": "client.authentication.k8s.io/v1"}}}]
+        message = not_ready(Address(str(kubeconfig(tmp_path / "c", {"a": None}, users=users))))
+        assert message.endswith("has a user with exec, but without a command; name one with which `kubectl get pods` works")
+
+    def test_what_the_client_logs_of_a_command_is_in_the_message(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        program = "import sys; sys.exit('log in\\nfirst')"
+        assert "which failed (exec: process returned 1. log in first): make" in not_ready(
+            self.by_command(tmp_path, sys.executable, "-c", program)
+        )
+        not_ready(self.by_command(tmp_path, "no-such-plugin"))
+        assert caplog.records == []
+
+    def test_what_others_log_meanwhile_is_kept(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def as_the_client(text: str) -> None:
+            exec(compile(f"logging.error({text!r})", "kube_config.py", "exec"), {"logging": logging})
+
+        def load(**_: Any) -> None:
+            logging.warning("of this thread")
+            other = threading.Thread(target=as_the_client, args=("of another thread",))
+            other.start()
+            other.join()
+            as_the_client("of the command")
+
+        monkeypatch.setattr(module.config, "load_kube_config", load)
+        connect(Address(str(kubeconfig(tmp_path / "c", {"a": None}))))
+        as_the_client("afterwards")
+        assert [record.getMessage() for record in caplog.records] == ["of this thread", "of another thread", "afterwards"]
 
     @pytest.mark.parametrize("program", ["raise SystemExit(1)", "print('{}')", "print('log in first')"])
     def test_of_a_command_that_gives_none(self, tmp_path: Path, program: str) -> None:
@@ -235,6 +292,13 @@ class TestProxy:
         assert cluster.client.configuration.proxy == "http://127.0.0.1:7"
 
 
+class Client:
+    """A double of the client, because the real one reads the certificate when it is made."""
+
+    def __init__(self, configuration: Any) -> None:
+        self.configuration = configuration
+
+
 class TestInCluster:
     @pytest.fixture(autouse=True)
     def pod(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -276,120 +340,3 @@ class TestInCluster:
         (self.account / "token").unlink()
         assert not in_cluster()
         assert "no cluster is configured" in not_ready(Address())
-
-
-class Client:
-    """A double of the client, because the real one reads the certificate when it is made."""
-
-    def __init__(self, configuration: Any) -> None:
-        self.configuration = configuration
-
-
-class TestExplain:
-    """One line each, with the cause and what to do."""
-
-    def told(self, cluster: Cluster, doing: str = "list pods") -> str:
-        with pytest.raises(ApiError) as caught:
-            cluster.list(POD, patience_s=0.0)
-        text = explain(caught.value, cluster, doing)
-        assert "\n" not in text
-        return text
-
-    def at(self, folder: Path, url: str) -> Cluster:
-        return connect(Address(str(kubeconfig(folder / "c", {"a": None}, url))))
-
-    def test_refused(self, tmp_path: Path) -> None:
-        told = self.told(self.at(tmp_path, "http://127.0.0.1:1"))
-        assert told == (
-            "the Kubernetes API of context a (http://127.0.0.1:1) does not answer (connection refused): "
-            "start the cluster, or choose another by backend.context and backend.kubeconfig"
-        )
-
-    def test_unknown_host(self, tmp_path: Path) -> None:
-        told = self.told(self.at(tmp_path, "http://no-such-host.invalid:6443"))
-        assert "(unknown host): check the server's address" in told or "(its name cannot be resolved): check the network" in told
-
-    @pytest.mark.slow
-    def test_no_way_there_is_noticed_soon(self, tmp_path: Path) -> None:
-        with contextlib.ExitStack() as stack:
-            full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-            for _ in range(4):  # whoever comes later gets no answer at all
-                waiting = stack.enter_context(socket.socket())
-                waiting.setblocking(False)
-                waiting.connect_ex(full.getsockname())
-            cluster, told = self.at(tmp_path, f"http://127.0.0.1:{full.getsockname()[1]}"), []
-            threading.Thread(target=lambda: told.append(self.told(cluster)), daemon=True).start()
-            eventually(lambda: told, "the answer, long before the operating system gives up")
-        assert " does not answer (no answer in time): " in told[0]
-
-    def test_no_answer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from tuner.kube import cluster as transport
-
-        monkeypatch.setattr(transport, "ANSWER_S", 0.2)
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            told = self.told(self.at(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}"))
-        assert "does not answer (no answer in time): check the network and VPN" in told
-
-    def test_tls_where_there_is_none(self, server: ApiServer, tmp_path: Path) -> None:
-        told = self.told(self.at(tmp_path, server.url.replace("http:", "https:")))
-        assert "(it does not speak TLS there): check the server's address in the kubeconfig" in told
-
-    def test_certificate_that_is_not_trusted(self, tmp_path: Path) -> None:
-        with RawServer(whole(b"{}"), tls=True) as strange:
-            path = strange.kubeconfig(tmp_path)
-            content = yaml.safe_load(path.read_text())
-            del content["clusters"][0]["cluster"]["certificate-authority"]
-            path.write_text(yaml.safe_dump(content))
-            told = self.told(connect(Address(str(path))))
-        assert "(its certificate is not trusted): check certificate-authority-data in the kubeconfig" in told
-
-    def test_no_tls_where_there_is_some(self, tmp_path: Path) -> None:
-        with RawServer(whole(b"{}"), tls=True) as strange:
-            url = yaml.safe_load(strange.kubeconfig(tmp_path).read_text())["clusters"][0]["cluster"]["server"]
-            told = self.told(self.at(tmp_path, url.replace("https:", "http:")))
-        assert "does not answer (" in told
-        assert told.endswith("check the server's address in the kubeconfig: http or https")
-
-    def test_something_else_answers(self, tmp_path: Path) -> None:
-        with RawServer(whole(b"<html></html>")) as strange:
-            told = self.told(connect(Address(str(strange.kubeconfig(tmp_path)))))
-        assert "does not answer (something else does): check the server's address in the kubeconfig" in told
-
-    def test_something_else_knows_no_such_page(self, server: ApiServer, tmp_path: Path) -> None:
-        server.faults.add(anything, status=404, body="<html>Not found</html>")
-        assert "does not answer, something else does (404" in self.told(connected(server, tmp_path))
-
-    def test_wrong_token(self, server: ApiServer, tmp_path: Path) -> None:
-        told = self.told(self.at(tmp_path, server.url))
-        assert "does not accept your credentials: log in anew" in told
-        assert "token-of-a" not in told
-
-    def test_no_token(self, server: ApiServer, tmp_path: Path) -> None:
-        path = kubeconfig(tmp_path / "c", {"a": None}, server.url, users=[])
-        assert "was asked without credentials" in self.told(connect(Address(str(path))))
-
-    def test_no_right(self, server: ApiServer, tmp_path: Path) -> None:
-        server.permissions = lambda *asked: False
-        told = self.told(connected(server, tmp_path))
-        assert "does not allow to list pods (pods is forbidden: " in told
-        assert told.endswith("bind the role of docs/kubernetes.md to this user or service account")
-
-    def test_unknown_kind(self, server: ApiServer, tmp_path: Path) -> None:
-        cluster = connected(server, tmp_path)
-        with pytest.raises(ApiError) as caught:
-            cluster.list(UNKNOWN)
-        assert explain(caught.value, cluster, "list gadgets").endswith(
-            "does not know what list gadgets needs: install OME, see docs/kubernetes.md"
-        )
-
-    def test_refusal_of_another_kind(self, server: ApiServer, tmp_path: Path) -> None:
-        server.install(widget_definition())
-        server.seed(widget("a"))
-        cluster = connected(server, tmp_path)
-        with pytest.raises(ApiError) as caught:
-            cluster.create(WIDGET, widget("a"))
-        assert "failed to create a widget (409 AlreadyExists: " in explain(caught.value, cluster, "create a widget")
-
-    def test_busy(self, server: ApiServer, tmp_path: Path) -> None:
-        server.faults.add(anything, status=503, times=None)
-        assert self.told(connected(server, tmp_path)).endswith("try again")

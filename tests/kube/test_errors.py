@@ -22,6 +22,11 @@ def test_status_object() -> None:
     assert (error.away, error.passing, error.gone, error.found_api) == (False, False, False, True)
 
 
+def test_answer_without_a_reason() -> None:
+    assert str(answered(404, b"")) == "404: no explanation"
+    assert str(answered(502, b"Bad Gateway\n")) == "502: Bad Gateway"
+
+
 def test_status_object_without_words() -> None:
     assert answered(500, {"reason": None, "message": None}).message.startswith('{"kind": "Status"')
 
@@ -70,6 +75,7 @@ def test_no_answer() -> None:
     error = ApiError.no_answer(ConnectionRefusedError(111, "Connection\nrefused"))
     assert (error.status, error.away, error.passing) == (0, True, True)
     assert str(error) == "no answer (ConnectionRefusedError: [Errno 111] Connection refused)"
+    assert str(ApiError.no_answer(TimeoutError())) == "no answer (TimeoutError: no explanation)"
 
 
 def test_one_line() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -117,6 +117,8 @@ class Backend(ABC):
     """Starts deployments and finds those that dead owners left behind."""
 
     name: ClassVar[str]
+    stuck: Sequence[str] = ()
+    """What the last `reap` could not remove, and why: one line each."""
 
     @abstractmethod
     def check(self) -> None:

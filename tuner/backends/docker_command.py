@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tuner.backend_settings import SECRET, DockerBackendSettings
+from tuner.backend_settings import DockerBackendSettings
 from tuner.backends.docker_request import PORT, as_text, bind_mounts
 from tuner.launch import LaunchSpec
+from tuner.section import SECRET
 
 # Where the command line has another name than the SDK.
 _FLAGS = {

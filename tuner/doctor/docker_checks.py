@@ -20,10 +20,10 @@ from tuner.backends.docker_connection import DAEMON_ERRORS, Address, connect, is
 from tuner.backends.docker_failures import explain
 from tuner.backends.docker_gpus import REMEDY, TOOLKIT, DockerGpus
 from tuner.backends.docker_request import OWNER_LABEL
-from tuner.doctor.finding import Finding, failed, ok, skipped, warning
 from tuner.doctor.gpu_container import list_gpus
 from tuner.doctor.servers import Server, containers
 from tuner.errors import NotReadyError
+from tuner.finding import Finding, failed, ok, skipped, warning
 from tuner.gpus import discover, select
 from tuner.settings import Settings
 

@@ -12,13 +12,18 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 
 from tuner import host
-from tuner.backend_settings import SECRET, DockerBackendSettings
+from tuner.backend_settings import DockerBackendSettings
+from tuner.backends.ome.reach import access
 from tuner.doctor import gpu_checks, host_checks, hub_checks, model_checks, nesting, servers
 from tuner.doctor.docker_checks import DockerChecks
-from tuner.doctor.finding import Finding, Report, failed, ok, warning
+from tuner.doctor.ome_checks import cluster_checks
+from tuner.doctor.report import Report
 from tuner.doctor.storage_check import storage
 from tuner.errors import ConfigError, NotReadyError, TunerError
-from tuner.parties import check_parameters, create_engine, with_backend
+from tuner.finding import Finding, failed, ok, warning
+from tuner.ome_settings import OmeBackendSettings
+from tuner.parties import check_parameters, create_engine, gpus_needed, with_backend
+from tuner.section import SECRET
 from tuner.settings import Settings
 
 LIMIT_S = 45.0
@@ -40,7 +45,9 @@ def examine(settings: Settings) -> Report:
     experiment, settings = _decide(settings)
     findings = {"experiment": experiment}
     with DockerChecks(settings) as docker:
-        for name, check in _checks(settings, docker):
+        backend = settings.backend
+        checks = _on_cluster(settings, backend) if isinstance(backend, OmeBackendSettings) else _checks(settings, docker)
+        for name, check in checks:
             findings[name] = _made(check)
     return Report(settings.study_name, settings.engine.name, settings.backend.name, findings)
 
@@ -50,7 +57,9 @@ def _decide(settings: Settings) -> tuple[Finding, Settings]:
     engine = settings.engine
     try:
         decided = with_backend(settings)
-    except NotReadyError as error:
+    except (ConfigError, NotReadyError) as error:
+        if settings.backend.name != "auto":
+            return Finding.failure(error), settings
         assumed = DockerBackendSettings(name="docker", gpus=settings.backend.gpus)
         return Finding.failure(error), settings.model_copy(update={"backend": assumed})
     auto = ", by backend=auto" if settings.backend.name == "auto" else ""
@@ -68,7 +77,7 @@ def _decide(settings: Settings) -> tuple[Finding, Settings]:
 def _checks(settings: Settings, docker: DockerChecks) -> Iterator[tuple[str, Check]]:
     backend = settings.backend
     in_container = isinstance(backend, DockerBackendSettings)
-    fewest, most = gpu_checks.needed(settings)
+    fewest, most = gpus_needed(settings)
     yield "configuration", lambda: _configuration(settings)
     yield "packages", host_checks.packages
     if not in_container or settings.engine.name == "llamacpp":
@@ -99,6 +108,22 @@ def _checks(settings: Settings, docker: DockerChecks) -> Iterator[tuple[str, Che
     yield "storage", lambda: storage(settings.storage.url)
     yield "leftovers", lambda: servers.leftovers([*servers.processes(), *docker.servers()])
     yield "other_runs", lambda: servers.other_runs([*servers.processes(), *docker.servers()])
+
+
+def _on_cluster(settings: Settings, backend: OmeBackendSettings) -> Iterator[tuple[str, Check]]:
+    """Servers run elsewhere: of this host only what measures and keeps matters."""
+    yield "configuration", lambda: _configuration(settings)
+    yield "packages", host_checks.packages
+    yield from cluster_checks(settings, backend, *gpus_needed(settings))
+    yield "tokenizer", lambda: model_checks.model(settings, None)
+    if model_checks.on_hub(settings.engine):
+        yield "token", lambda: hub_checks.token(settings.engine.model, model_checks.revision(settings))
+    yield "disk", lambda: host_checks.disk(settings, None, must_pull=False)
+    if access(backend) == "port_forward":
+        yield "port", lambda: host_checks.port(settings, None)
+    if settings.benchmark.mode != "job":
+        yield "limits", lambda: host_checks.limits(settings)
+    yield "storage", lambda: storage(settings.storage.url)
 
 
 def _configuration(settings: Settings) -> Finding:

@@ -4,32 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.doctor.finding import Finding, failed, ok, skipped, warning
+from tuner.backend_settings import GpuBackendSettings
 from tuner.feasibility.gate import SOMEONE_ELSE
-from tuner.feasibility.rules import RULES
+from tuner.finding import Finding, failed, ok, skipped, warning
 from tuner.gpus import Gpu, discover, driver_version, select
 from tuner.host import Nvidia
-from tuner.launch import Value
-from tuner.parameters import Float
 from tuner.settings import Settings
 
 _GIB = 2**30
-
-
-def needed(settings: Settings) -> tuple[int, int]:
-    """GPUs of the smallest and of the largest configuration of the search space; `(0, 0)` where servers get none."""
-    rules = RULES.get(settings.engine.name)
-    if rules is None or settings.backend.gpus == ():
-        return 0, 0
-    factors = {rules.tp, rules.pp, rules.dp}
-    smallest: dict[str, Value] = {}
-    largest: dict[str, Value] = {}
-    for name, parameter in settings.space.parameters.items():
-        if not isinstance(parameter, Float) and rules.canonical({name: 1}).keys() <= factors:
-            sizes = [value for value in parameter.values() if isinstance(value, int)]
-            smallest[name], largest[name] = min(sizes, default=1), max(sizes, default=1)
-    fixed = settings.engine.args
-    return rules.gpus(rules.canonical(fixed, smallest)), rules.gpus(rules.canonical(fixed, largest))
 
 
 def gpus(settings: Settings, fewest: int, docker_host: str | None) -> Finding:
@@ -48,7 +30,7 @@ def gpus(settings: Settings, fewest: int, docker_host: str | None) -> Finding:
     if not nvidia.driver_loaded:
         return failed(f"{nvidia.devices[0]} is there but its driver is not loaded", "install or load it until `nvidia-smi` lists the GPU")
     found = discover()
-    chosen = select(settings.backend.gpus, found)
+    chosen = select(settings.backend.gpus if isinstance(settings.backend, GpuBackendSettings) else None, found)
     seen = f"driver {driver_version()}, {len(chosen)} of {len(found)} GPUs: {_listed(chosen)}"
     if len(chosen) < fewest:
         return failed(

@@ -14,7 +14,7 @@ from tuner.backends.base import Place
 from tuner.backends.docker_removal import remove
 from tuner.backends.docker_request import create_arguments
 from tuner.backends.docker_state import ContainerState
-from tuner.doctor.finding import Finding, failed, ok, skipped, warning
+from tuner.finding import Finding, failed, ok, skipped, warning
 from tuner.launch import LaunchSpec
 
 DEADLINE_S = 30.0

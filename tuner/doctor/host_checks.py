@@ -21,9 +21,9 @@ from tuner.backends.docker_connection import is_loopback
 from tuner.backends.pid_file import default_folder, is_private
 from tuner.backends.port import reserve_port
 from tuner.benchmark.client import genai_bench_version
-from tuner.doctor.finding import Finding, failed, ok, skipped, warning
 from tuner.engine_settings import LlamaCppSettings
 from tuner.engines.llamacpp import PACKAGES
+from tuner.finding import Finding, failed, ok, skipped, warning
 from tuner.settings import Settings
 
 STUDY_GB = 1

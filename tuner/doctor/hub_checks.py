@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from tuner.doctor.finding import Finding, failed, ok, skipped, warning
+from tuner.finding import Finding, failed, ok, skipped, warning
 
 _ANSWER_S = 5.0
 _GB = 10**9

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from tuner.backend_settings import DockerBackendSettings
-from tuner.doctor.finding import Finding, failed, ok, skipped
 from tuner.doctor.hub_checks import hub_model
 from tuner.engine_settings import GpuEngineSettings, LlamaCppSettings
 from tuner.engines.base import existing_path
 from tuner.engines.random_llama import RandomLlama
+from tuner.finding import Finding, failed, ok, skipped
+from tuner.ome_settings import OmeBackendSettings
 from tuner.settings import Settings
 
 _GB = 10**9
@@ -27,7 +28,7 @@ def revision(settings: Settings) -> str | None:
 
 
 def model(settings: Settings, docker_host: str | None) -> Finding:
-    """Whether the model can be had.
+    """Whether the model can be had; on backend=ome, whose nodes have it, only its configuration and tokenizer are needed here.
 
     Args:
         settings: The experiment.
@@ -36,8 +37,9 @@ def model(settings: Settings, docker_host: str | None) -> Finding:
     name = settings.engine.model
     if isinstance(settings.engine, LlamaCppSettings):
         return _gguf(name)
+    on_cluster = isinstance(settings.backend, OmeBackendSettings)
     if on_hub(settings.engine):
-        elsewhere = isinstance(settings.backend, DockerBackendSettings) and settings.backend.model_cache is not None
+        elsewhere = on_cluster or (isinstance(settings.backend, DockerBackendSettings) and settings.backend.model_cache is not None)
         return hub_model(name, revision(settings), weights=not elsewhere)
     path = existing_path(name)
     if path is None and docker_host is not None:
@@ -46,6 +48,8 @@ def model(settings: Settings, docker_host: str | None) -> Finding:
         return failed(f"engine.model={name}: no such directory", "give a directory that exists, or a hub id such as org/model")
     if not (path / "config.json").is_file():
         return failed(f"engine.model={name} has no config.json", "give the directory with the model's config.json and weights")
+    if on_cluster:
+        return ok(f"{path} has the configuration; the weights are those of backend.model")
     size = sum(file.stat().st_size for file in path.iterdir() if file.suffix in _WEIGHTS)
     return ok(f"{path}, {size / _GB:.1f} GB") if size else failed(f"{path} has a config.json but no weights", "copy the weights there too")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.doctor.finding import Finding, failed, ok, warning
+from tuner.finding import Finding, failed, ok, warning
 
 _POD = "request nvidia.com/gpu in the pod's resources.limits, and use backend=local in an image that holds the engine"
 _NODES = {"provider=docker", "provider=podman"}

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 import tuner
-from tuner.doctor.finding import Report
+from tuner.doctor.report import Report
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 

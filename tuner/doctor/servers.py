@@ -8,7 +8,7 @@ from typing import Any
 
 from tuner.backends.docker_request import OWNER_LABEL, STUDY_LABEL, TRIAL_LABEL
 from tuner.backends.pid_file import PidFile, default_folder
-from tuner.doctor.finding import Finding, ok, warning
+from tuner.finding import Finding, ok, warning
 from tuner.owner import Owner
 
 

@@ -11,8 +11,8 @@ import optuna
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from tuner.doctor.finding import Finding, failed, ok
 from tuner.errors import ConfigError, NotReadyError
+from tuner.finding import Finding, failed, ok
 from tuner.storage import open_storage, shown
 
 _FIX = "set storage.url to a database that you may write, for example sqlite:///studies/tuner.db"

@@ -235,6 +235,8 @@ class Cluster:
             text = response.data
         except (urllib3.exceptions.HTTPError, OSError, OpenApiException) as error:
             raise ApiError.no_answer(error) from error
+        except ValueError:  # nothing of it may be quoted: it quotes the credentials
+            raise ApiError(401, "Unauthorized", "they hold a character that no request may have") from None
         except ConfigException as error:  # the kubeconfig's command for credentials fails
             raise ApiError(401, "Unauthorized", str(error)) from error
         raise ApiError.answered(response.status, text, response.headers)

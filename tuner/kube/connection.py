@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ _CONNECTIONS = 64
 """Connections kept open: each deployment holds some watches."""
 
 _WHERE = "backend.context and backend.kubeconfig"
+_SCHEME = "check http or https in the server's address in the kubeconfig"
 # Parts of the transport's exceptions, the cause and the remedy. Seen with kubernetes 37.0.1 and urllib3 2.8.0.
 _CAUSES = (
     ("Connection refused", "connection refused", f"start the cluster, or choose another by {_WHERE}"),
@@ -38,9 +42,9 @@ _CAUSES = (
     ("No route to host", "no route to it", f"check the network and VPN to it, or choose another by {_WHERE}"),
     ("Network is unreachable", "network unreachable", "check the network"),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted", "check certificate-authority-data in the kubeconfig"),
-    ("WRONG_VERSION_NUMBER", "it does not speak TLS there", "check the server's address in the kubeconfig: http or https"),
-    ("RemoteDisconnected", "it closed the connection", "check the server's address in the kubeconfig: http or https"),
-    ("Connection reset", "it closed the connection", "check the server's address in the kubeconfig: http or https"),
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS there", _SCHEME),
+    ("RemoteDisconnected", "it closed the connection", _SCHEME),
+    ("Connection reset", "it closed the connection", _SCHEME),
     ("JSONDecodeError", "something else does", f"check the server's address in the kubeconfig, or choose another by {_WHERE}"),
     ("NotAList", "something else does", f"check the server's address in the kubeconfig, or choose another by {_WHERE}"),
 )
@@ -75,17 +79,23 @@ def connect(address: Address) -> Cluster:
         parts = _parts(path)
         name = _context(address, path, parts)
         context = parts["contexts"][name]["context"]
-        config.load_kube_config(config_file=path, context=name, client_configuration=configuration)  # type: ignore[no-untyped-call]
+        with _complaints() as complaints:
+            config.load_kube_config(config_file=path, context=name, client_configuration=configuration)  # type: ignore[no-untyped-call]
     except ConfigException as error:
         raise NotReadyError(
-            f"backend.kubeconfig: {path} cannot be used ({one_line(str(error))}): `kubectl config view` shows it"
+            f"backend.kubeconfig: {path} cannot be used ({one_line(str(error))}): correct it, or name another file"
         ) from error
     except NotReadyError:
         raise
-    except Exception as error:  # broken YAML, unreadable files, parts of the wrong type
+    except (AttributeError, KeyError, TypeError) as error:  # another YAML file, or parts of the wrong type
+        lacking = f" (it lacks {error})" if isinstance(error, KeyError) else ""
+        raise NotReadyError(
+            f"backend.kubeconfig: {path} is no kubeconfig{lacking}: name another file, or make `kubectl config view` work with it"
+        ) from error
+    except Exception as error:  # broken YAML, unreadable files
         why = one_line(f"{type(error).__name__}: {error}")
-        raise NotReadyError(f"backend.kubeconfig: {path} cannot be read ({why}): `kubectl config view` must work with it") from error
-    _check_plugin(path, parts["users"].get(context.get("user")), configuration)
+        raise NotReadyError(f"backend.kubeconfig: {path} cannot be read ({why}): make `kubectl config view` work with it") from error
+    _check_plugin(path, parts["users"].get(context.get("user")), configuration, complaints)
     cluster = parts["clusters"][context["cluster"]]["cluster"]
     if _is_loopback(configuration.host) and "proxy-url" not in cluster:
         configuration.proxy = None  # the environment's is for other hosts: minikube and kind listen here
@@ -113,9 +123,9 @@ def explain(error: ApiError, cluster: Cluster, doing: str) -> str:
         cause, remedy = next(known, (text, f"check that the cluster runs, and {_WHERE}"))
         return f"{where} does not answer ({cause}): {remedy}"
     if error.status == 401:
-        return f"{where} does not accept your credentials: log in anew, as your cluster's provider says ({error.message})"
+        return f"{where} does not accept your credentials ({error.message}): log in anew, as your cluster's provider says"
     if error.status == 403 and "system:anonymous" in error.message:
-        return f"{where} was asked without credentials: the user of the context has neither token nor certificate"
+        return f"{where} was asked without credentials: give the context's user a token or a certificate in the kubeconfig"
     if error.status == 403:
         return f"{where} does not allow to {doing} ({error.message}): bind the role of docs/kubernetes.md to this user or service account"
     if error.status == 404 and error.reason == "" and "page not found" not in error.message:
@@ -128,6 +138,8 @@ def explain(error: ApiError, cluster: Cluster, doing: str) -> str:
 def _kubeconfig(address: Address) -> str | None:
     if address.kubeconfig is not None:
         path = Path(address.kubeconfig).expanduser()
+        if path.is_dir():
+            raise NotReadyError(f"backend.kubeconfig: {path} is a directory; name the file in it")
         if not path.is_file():
             raise NotReadyError(f"backend.kubeconfig: there is no file {path}; leave it out for KUBECONFIG or ~/.kube/config")
         return str(path)
@@ -136,7 +148,8 @@ def _kubeconfig(address: Address) -> str | None:
     if any(path.is_file() for path in paths):
         return named or str(paths[0])
     if named:
-        raise NotReadyError(f"KUBECONFIG={named}: there is no such file; correct or unset it")
+        why = "it is a directory" if any(path.is_dir() for path in paths) else "there is no such file"
+        raise NotReadyError(f"KUBECONFIG={named}: {why}; correct or unset it")
     if in_cluster() and address.context is None:
         return None
     raise NotReadyError(
@@ -155,24 +168,52 @@ def _parts(path: str) -> dict[str, Any]:
 
 def _context(address: Address, path: str, parts: Mapping[str, Any]) -> str:
     contexts = parts["contexts"]
-    known = f"it has {', '.join(contexts)}" if contexts else "it has none"
+    if not contexts:
+        raise NotReadyError(f"backend.context: {path} has no contexts at all; name another file with backend.kubeconfig=...")
     name = address.context or parts["current-context"]
+    choose = f"choose one of {', '.join(contexts)}"
     if not name:
-        raise NotReadyError(f"backend.context: {path} does not say which context to use; {known}")
+        raise NotReadyError(f"backend.context: {path} does not say which context to use; {choose}")
     if name not in contexts:
-        raise NotReadyError(f"backend.context: {path} has no context {name}; {known}")
+        raise NotReadyError(f"backend.context: {path} has no context {name}; {choose}")
     return str(name)
 
 
-def _check_plugin(path: str, user: Any, configuration: Any) -> None:
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Keeps what the client says of the command for credentials: instead of raising it, it logs it on the root logger, as a second line."""
+    complaints: list[str] = []
+    thread = threading.get_ident()
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        if (record.module, record.thread) != ("kube_config", thread):
+            return True
+        complaints.append(record.getMessage())
+        return False
+
+    root = logging.getLogger()
+    root.addFilter(is_of_others)
+    try:
+        yield complaints
+    finally:
+        root.removeFilter(is_of_others)
+
+
+def _check_plugin(path: str, user: Any, configuration: Any, complaints: list[str]) -> None:
     """The client goes on without credentials where the command for them fails, which the server would take for an anonymous user."""
-    command = inside(user, "user", "exec", "command")
-    if command is None or configuration.api_key or configuration.cert_file:
+    plugin = inside(user, "user", "exec")
+    if plugin is None or configuration.api_key or configuration.cert_file:
         return
-    why = "failed" if shutil.which(command) else "is not installed"
-    raise NotReadyError(
-        f"backend.kubeconfig: {path} gets its credentials from {command}, which {why}: `kubectl get pods` must work with it"
-    )
+    command = inside(plugin, "command")
+    if not isinstance(command, str):
+        raise NotReadyError(
+            f"backend.kubeconfig: {path} has a user with exec, but without a command; name one with which `kubectl get pods` works"
+        )
+    if not shutil.which(command):
+        why, remedy = "is not installed", "install it, or put its folder into PATH"
+    else:
+        why, remedy = f"failed ({one_line(', '.join(complaints)) or 'it gave none'})", "make `kubectl get pods` work with it"
+    raise NotReadyError(f"backend.kubeconfig: {path} gets its credentials from {command}, which {why}: {remedy}")
 
 
 def _is_loopback(url: str) -> bool:
@@ -190,7 +231,9 @@ def _in_cluster(address: Address) -> Cluster:
         loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
         own = SERVICE_ACCOUNT.joinpath("namespace").read_text().strip()
     except (ConfigException, OSError) as error:
-        raise NotReadyError(f"the service account of this pod cannot be used ({one_line(str(error))}): see serviceAccountName") from error
+        raise NotReadyError(
+            f"the service account of this pod cannot be used ({one_line(str(error))}): check its serviceAccountName"
+        ) from error
     return Cluster(ApiClient(configuration), address.namespace or own or "default", f"this pod ({configuration.host})")
 
 

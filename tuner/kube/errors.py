@@ -9,6 +9,7 @@ from typing import Any, Self
 
 MAX_QUOTE = 300
 """Characters of an answer that go into a message."""
+_NO_WORDS = "no explanation"
 _NO_SUCH_RESOURCE = "the server could not find the requested resource"
 """How built-in groups say that they do not know the kind [k8s.io/apimachinery, pkg/api/errors]."""
 
@@ -18,14 +19,15 @@ class ApiError(Exception):
 
     Args:
         status: HTTP status; 0 where no answer came.
-        reason: The API's own word for it (`AlreadyExists`, `Forbidden`), or the exception where no answer came.
+        reason: The API's own word for it (`AlreadyExists`, `Forbidden`), empty where it has none; the exception where no answer came.
         message: Its explanation.
         retry_after_s: Seconds after which it wants to be asked again, where it said so.
         found_api: False where not the object but its whole kind is unknown, as before OME is installed.
     """
 
     def __init__(self, status: int, reason: str, message: str, retry_after_s: float | None = None, found_api: bool = True) -> None:
-        super().__init__(f"{status} {reason}: {message}" if status else f"no answer ({reason}: {message})")
+        word = f"{status} {reason}" if reason else f"{status}"
+        super().__init__(f"{word}: {message}" if status else f"no answer ({reason}: {message})")
         self.status = status
         self.reason = reason
         self.message = message
@@ -42,7 +44,7 @@ class ApiError(Exception):
         after = headers.get("Retry-After", "")
         retry_after_s = float(after) if after.isdecimal() else None
         if not isinstance(found, dict) or found.get("kind") != "Status":
-            return cls(status, "", one_line(text) or "no explanation", retry_after_s, found_api=status != 404)
+            return cls(status, "", one_line(text) or _NO_WORDS, retry_after_s, found_api=status != 404)
         message = one_line(str(found.get("message") or text))
         found_api = status != 404 or message != _NO_SUCH_RESOURCE
         return cls(status, str(found.get("reason") or ""), message, retry_after_s, found_api)
@@ -53,7 +55,7 @@ class ApiError(Exception):
         cause = getattr(error, "reason", None)
         if isinstance(cause, BaseException):  # urllib3 wraps it with the whole request
             error = cause
-        return cls(0, type(error).__name__, one_line(str(error)))
+        return cls(0, type(error).__name__, one_line(str(error)) or _NO_WORDS)
 
     @property
     def away(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -48,3 +49,26 @@ def spare(own: Iterable[Path], patch: Mapping[str, Any], key: str, others: str) 
             at = at[name]
         else:
             raise ConfigError(f"{'.'.join((key, *path))}: set by tuner itself; see {others}")
+
+
+def without_secrets(patch: Any, key: str, secret: re.Pattern[str], way_out: str) -> None:
+    """Checks that a patch holds no environment variable with the value of a secret: the values of a configuration are stored.
+
+    Args:
+        patch: What the user wrote, or a part of it.
+        key: The key of the configuration where it stands.
+        secret: Names of variables whose values are secret.
+        way_out: What to do instead, for the message.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if isinstance(patch, Mapping):
+        name, value = patch.get("name"), patch.get("value")
+        if isinstance(name, str) and value and secret.search(name):
+            raise ConfigError(f"{key}: the value of {name} would be stored, which is no place for a secret; {way_out}")
+        for part, inner in patch.items():
+            without_secrets(inner, f"{key}.{part}", secret, way_out)
+    elif isinstance(patch, list | tuple):
+        for index, inner in enumerate(patch):
+            without_secrets(inner, f"{key}.{index}", secret, way_out)

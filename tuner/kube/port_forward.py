@@ -8,10 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from kubernetes.client import ApiClient, CoreV1Api
+from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException
-from kubernetes.stream import portforward
 
 from tuner.kube.cluster import Cluster
 
@@ -34,6 +33,7 @@ class PortForward:
         self._open: set[Any] = set()
         self._lock = threading.Lock()
         self._closed = False
+        self._refused = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, name="port-forward", daemon=True).start()
 
@@ -41,6 +41,11 @@ class PortForward:
     def url(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @property
+    def refused(self) -> int:
+        """How many connections the API server has not taken on; one that the pod itself refuses does not count."""
+        return self._refused
 
     def close(self) -> None:
         """Ends it, with all connections."""
@@ -89,11 +94,15 @@ class PortForward:
         pod = self._pod()
         if pod is None:
             return None
+        from kubernetes.client import CoreV1Api  # slow to import, with all models of the API
+        from kubernetes.stream import portforward
+
         # the call swaps the transport of the client it is given, which is therefore one of its own
         api = CoreV1Api(ApiClient(self._cluster.client.configuration))
         try:
             forward = portforward(api.connect_get_namespaced_pod_portforward, pod, self._cluster.namespace, ports=str(self._port))
         except (ApiException, ConfigException, OSError):
+            self._refused += 1
             return None
         return forward.socket(self._port)
 

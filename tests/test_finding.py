@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.doctor.finding import Finding
 from tuner.errors import NotReadyError, Systemic
+from tuner.finding import Finding
 
 
 @pytest.mark.parametrize(

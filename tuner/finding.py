@@ -1,9 +1,8 @@
-"""What one check found."""
+"""What one check of the environment found, before a run or by `tuner doctor`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -34,28 +33,6 @@ class Finding:
         text = " ".join(str(error).split())
         parts = _REMEDY.fullmatch(text)
         return cls("failed", parts["seen"], parts["fix"]) if parts else cls("failed", text)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All that was found for an experiment.
-
-    Attributes:
-        study_name: Of the experiment's study.
-        engine: Name of its engine.
-        backend: Name of the backend that was examined; never `auto`.
-        findings: By the name of the check, in the order in which they were made.
-    """
-
-    study_name: str
-    engine: str
-    backend: str
-    findings: Mapping[str, Finding]
-
-    @property
-    def ready(self) -> bool:
-        """Whether nothing keeps a run from working."""
-        return all(finding.verdict != "failed" for finding in self.findings.values())
 
 
 def ok(seen: str) -> Finding:
