@@ -217,6 +217,7 @@ class TestCommandLines:
 
 
 class TestExamples:
+    @pytest.mark.slow  # reading the definitions takes seconds
     @pytest.mark.skipif(not CRDS.exists(), reason="OME's CRDs are not here")
     @pytest.mark.parametrize("kind", ["ClusterServingRuntime", "ClusterBaseModel"])
     def test_they_are_valid(self, kind: str) -> None:

@@ -24,7 +24,6 @@ from tuner.benchmark import job as job_module
 from tuner.benchmark import job_judge, job_manifest
 from tuner.benchmark.base import Benchmark, ServerUnusable
 from tuner.benchmark.client import Client, genai_bench_version
-from tuner.benchmark.genai_bench import GenaiBench
 from tuner.benchmark.job import JobBench
 from tuner.benchmark.job_manifest import Marks
 from tuner.benchmark.measurement import Measurement, Timing
@@ -115,33 +114,27 @@ class TestJobMode(BenchmarkSuite):
             yield bench
 
     def test_counts_partial_errors_and_keeps_secrets(self, benchmark: Benchmark, tmp_path: Path) -> None:
-        """Servers in a cluster have no key: none is sent."""
+        """Servers in a cluster have no key: none is sent. They are asked at their address inside it, and the progress comes out."""
+        progress: list[int] = []
         with PacedServer(lambda number: "echo" if number % 3 == 0 else "ok") as server:
-            measurement = benchmark.run(server.endpoint, load(), tmp_path, alive)
+            inside = replace(NOWHERE, inside_url=server.endpoint.url)
+            measurement = benchmark.run(inside, load(), tmp_path, alive, progress.append)
         assert set(measurement.errors) == {"429"}
         assert 0.2 < measurement.error_rate < 0.5
         assert set(server.authorizations) == {"Bearer unused"}
-
-    def test_it_measures_what_the_driver_here_does(self, benchmark: Benchmark, tokenizer: str, tmp_path: Path) -> None:
-        progress: list[int] = []
-        level = load(requests=40)
-        with PacedServer() as server, GenaiBench(tokenizer) as driver:
-            here = driver.run(server.endpoint, level, tmp_path, alive)
-            own = json.loads((tmp_path / "level-4.json").read_text())
-            inside = replace(NOWHERE, inside_url=server.endpoint.url)
-            there = benchmark.run(inside, level, tmp_path, alive, progress.append)
-        assert there.completed == here.completed == 40
-        assert there.latency.p50 / here.latency.p50 == pytest.approx(1.0, abs=0.15)
-        assert progress == sorted(set(progress))
-        assert progress[-1] <= 40
-        assert json.loads((tmp_path / "level-4.json").read_text()).keys() == own.keys()
+        assert progress == sorted(set(progress)) != []
+        assert progress[-1] <= len(server.bodies)
 
 
-def test_a_bad_tokenizer_is_systemic(near: Cluster, tmp_path: Path) -> None:
-    bench = JobBench(near, JobSettings(image="tuner:1", tokenizer=str(tmp_path)), Client("unused"), marks)
-    with bench, PacedServer() as server, pytest.raises(Systemic, match=r"refuses its settings.*benchmark\.job\.image") as caught:
-        bench.run(server.endpoint, load(), tmp_path, alive)
+def test_a_bad_tokenizer_is_systemic(bench: JobBench, worker: Callable[[str], None], tmp_path: Path) -> None:
+    worker(
+        "from tuner.errors import Systemic\n"
+        "speaker.send('outcome.json', to_outcome(Systemic('genai-bench refuses its settings: no tokenizer', 'a log')))\nspeaker.end()"
+    )
+    with pytest.raises(Systemic, match=r"refuses its settings.*benchmark\.job\.tokenizer.*benchmark\.job\.image") as caught:
+        bench.run(NOWHERE, load(), tmp_path, alive)
     assert "\n" not in caught.value.reason
+    assert caught.value.detail == "a log"
 
 
 def test_a_key_stays_here(cluster: PlayedCluster, near: Cluster, worker: Callable[[str], None], tmp_path: Path) -> None:
@@ -218,7 +211,7 @@ def test_a_log_that_breaks_off_is_read_again(
 def test_a_silent_stream_is_given_up_for_another(
     cluster: PlayedCluster, bench: JobBench, worker: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_module, "SILENCE_S", 1.0)
+    monkeypatch.setattr(job_module, "SILENCE_S", 0.5)
     cluster.server.faults.add(lambda method, path: "follow" in path.query, delay_s=3600.0)
     worker("finish()\ntime.sleep(600)")
     assert bench.run(NOWHERE, load(), tmp_path, alive) == MEASUREMENT
@@ -403,6 +396,15 @@ def test_errors_leave_nothing_and_pass(
         bench.run(NOWHERE, load(), tmp_path, interrupt)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Also where the tests run in the background, for which a shell has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_the_job_is_created_leaves_nothing(cluster: PlayedCluster, bench: JobBench, tmp_path: Path) -> None:
     def hit(method: str, path: str) -> bool:
         if method == "POST":

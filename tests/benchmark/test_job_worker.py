@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -34,6 +35,19 @@ def test_another_version_of_tuner_is_told_so() -> None:
     assert transcript.complete
     with pytest.raises(Systemic, match="does not understand this tuner"):
         of_outcome(transcript.parcels()[OUTCOME])
+
+
+def test_a_refusal_of_the_load_generator_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> NoReturn:
+        raise Systemic("genai-bench refuses its settings: no tokenizer", "a log")
+
+    monkeypatch.setattr(job_worker, "GenaiBench", refuse)
+    out = io.BytesIO()
+    Worker(out).work(LevelRequest("http://127.0.0.1:9", "fake", load(), "nowhere", None, None, {}).to_str())
+    transcript, _ = heard(out)
+    with pytest.raises(Systemic, match="no tokenizer") as caught:
+        of_outcome(transcript.parcels()[OUTCOME])
+    assert caught.value.detail == "a log"
 
 
 def test_the_log_is_never_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:

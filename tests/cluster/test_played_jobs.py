@@ -55,6 +55,15 @@ def test_job_that_fails(cluster: PlayedCluster) -> None:
     assert codes == [3, 3]
 
 
+def test_job_whose_pod_is_deleted_has_failed(cluster: PlayedCluster) -> None:
+    cluster.add(job(["python3", "-c", "import time; time.sleep(600)"], backoffLimit=0))
+    eventually(lambda: [pod for pod in cluster.objects("pods") if pod.get("status", {}).get("phase") == "Running"], "a running pod")
+    cluster.connection.delete(cluster.objects("pods")[0])
+    eventually(finished(cluster, "Failed"), "failure")
+    eventually(lambda: cluster.kubelet.processes() == [], "the end of the pod")
+    assert cluster.objects("pods") == [], "no other one is made"
+
+
 def test_job_reaches_the_server_by_its_name(furnished: PlayedCluster, tmp_path: Path) -> None:
     furnished.add(service(**stub("serve"), env=[{"name": "STUB_ANSWER", "value": "over the wire"}]))
     eventually(lambda: is_ready(furnished), "ready")

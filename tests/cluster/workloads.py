@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 from tests.cluster.connection import Connection, Object, Refused
 from tests.cluster.loop import Loop, Mirror, Recorder, condition, now, owned_by, seconds_since, set_condition, soonest
@@ -165,6 +166,7 @@ class Jobs(Loop):
         self._jobs = jobs
         self._pods = pods
         self._recorder = Recorder(connection, "job-controller")
+        self._succeeded: dict[str, dict[str, bool]] = {}
 
     def act(self) -> float | None:
         return soonest(*[self.attempt(lambda job=job: self._reconcile(job)) for job in self._jobs.objects() if not _terminating(job)])
@@ -174,8 +176,9 @@ class Jobs(Loop):
         if done is not None:
             return self._expire(job, done)
         pods = self._pods.owned(job)
-        succeeded, failed = (sum(pod.get("status", {}).get("phase") == phase for pod in pods) for phase in ("Succeeded", "Failed"))
+        succeeded = sum(pod.get("status", {}).get("phase") == "Succeeded" for pod in pods)
         active = len([pod for pod in pods if not finished(pod) and not _terminating(pod)])
+        failed = self._failures(job, pods)
         waits = None
         if not succeeded and not active and failed <= job["spec"].get("backoffLimit", 6):
             waits = self._make_pod(job)
@@ -185,6 +188,13 @@ class Jobs(Loop):
             for pod in pods:
                 self._connection.delete(pod)
         return soonest(waits, max(0.05, left_s)) if left_s < 1e8 else waits
+
+    def _failures(self, job: Object, pods: Sequence[Object]) -> int:
+        """How many of its pods have failed so far: also those that were deleted before they succeeded, which real Kubernetes remembers."""
+        known = self._succeeded.setdefault(job["metadata"]["uid"], {})
+        known |= {pod["metadata"]["uid"]: pod.get("status", {}).get("phase") == "Succeeded" for pod in pods}
+        active = {pod["metadata"]["uid"] for pod in pods if not finished(pod) and not _terminating(pod)}
+        return sum(not succeeded and uid not in active for uid, succeeded in known.items())
 
     def _expire(self, job: Object, done: Object) -> float | None:
         """Plays the controller of `ttlSecondsAfterFinished`."""

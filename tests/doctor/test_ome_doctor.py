@@ -21,19 +21,17 @@ def away(run: Run, tmp_path: Path) -> Run:
     return run
 
 
-def test_a_table_and_exit_code_3(away: Run) -> None:
-    process = away.start("doctor", "+experiment=llama1b_ome", quick=False)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 3, output
+def test_a_table_and_the_same_for_machines(away: Run) -> None:
+    table, machines = (away.start("doctor", *options, "+experiment=llama1b_ome", quick=False) for options in ((), ("--json",)))
+
+    output, _ = table.communicate(timeout=120)
+    assert table.returncode == 3, output
     assert "Traceback" not in output
     assert "no cluster is configured" in output
     assert "Not ready: " in output
 
-
-def test_for_machines(away: Run) -> None:
-    process = away.start("doctor", "--json", "+experiment=llama1b_ome", quick=False)
-    output, _ = process.communicate(timeout=120)
+    output, _ = machines.communicate(timeout=120)
     told = json.loads(output)
-    assert (process.returncode, told["backend"], told["ready"]) == (3, "ome", False)
+    assert (machines.returncode, told["backend"], told["ready"]) == (3, "ome", False)
     verdicts = {finding["check"]: finding["verdict"] for finding in told["findings"]}
     assert (verdicts["cluster"], verdicts["gpus"], verdicts["configuration"], verdicts["storage"]) == ("failed", "skipped", "ok", "ok")

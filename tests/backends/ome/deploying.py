@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tests.cluster.played import PlayedCluster
 from tests.conformance.backend import STUB
 from tuner.backends.ome.backend import Ome
 from tuner.launch import LaunchSpec
 from tuner.ome_settings import OmeBackendSettings
+
+if TYPE_CHECKING:
+    from tests.cluster.played import PlayedCluster  # processes that only deploy need not wait for it
 
 MODEL, RUNTIME = "some-model", "some-runtime"
 

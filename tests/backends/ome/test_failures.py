@@ -74,6 +74,7 @@ def world(cluster: PlayedCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name in ("RESOLUTION_S", "IMAGE_S", "NO_IMAGE_S", "CONFIG_S", "FORBIDDEN_S"):
         monkeypatch.setattr(verdict, name, _SHORT_S)
     monkeypatch.setattr(ome_backend, "CREATE_PATIENCE_S", 3.0)
+    cluster.kubelet.probe_period_s = 0.05
     furnish(cluster)
     world = World(cluster, tmp_path)
     yield world
@@ -129,11 +130,14 @@ class TestCreation:
             server.wait_ready(answers, PATIENCE_S)
             assert len(world.cluster.objects("inferenceservices")) == 1
 
-    def test_given_up(self, world: World) -> None:
+    def test_given_up(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ome_backend, "CREATE_PATIENCE_S", _SHORT_S)
         world.cluster.server.faults.add(creating, status=500, body="failed calling webhook", times=None)
         assert "failed calling webhook" in world.fails(Transient)
 
-    def test_an_answer_that_never_comes_leaves_nothing(self, world: World) -> None:
+    def test_an_answer_that_never_comes_leaves_nothing(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ome_backend, "CREATE_PATIENCE_S", _SHORT_S)
+
         def create_or_look(method: str, path: str) -> bool:
             return creating(method, path) or (method == "GET" and "/inferenceservices/" in path)
 

@@ -39,6 +39,7 @@ class TestConformance(BackendSuite):
     @pytest.fixture(autouse=True)
     def played(self, tmp_path: Path) -> Iterator[None]:
         with PlayedCluster() as self.cluster:
+            self.cluster.kubelet.probe_period_s = 0.05
             furnish(self.cluster)
             self.kubeconfig = self.cluster.kubeconfig(tmp_path)
             yield

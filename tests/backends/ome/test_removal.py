@@ -80,7 +80,7 @@ class TestStuck:
         eventually(lambda: cluster.leftovers() == [], "the pod ends")
         with backend.deploy(stub_spec("serve", gpus=1), place(tmp_path, 3)):
             pass
-        assert cluster.leftovers() == []
+        eventually(lambda: cluster.leftovers() == [], "its end, for which half a second may be too short")
 
 
 class TestBudget:
@@ -143,17 +143,6 @@ class TestSweep:
 
             first = expires()
             eventually(lambda: expires() != first, "a new date")
-
-    def test_stuck_leftovers_are_said(self, cluster: PlayedCluster, kubeconfig: Path, tmp_path: Path) -> None:
-        self.left(cluster, kubeconfig, tmp_path, {OWNER: GONE})
-        cluster.ome.stuck_finalizer = True
-        told: list[str] = []
-        backend = backend_at(kubeconfig, delete_timeout_s=0.5)
-        backend._on_progress = told.append
-        assert backend.reap() == []
-        assert "finalizers are not taken off" in told[0]
-        cluster.ome.stuck_finalizer = False
-        eventually(lambda: cluster.leftovers() == [], "the finalizers come off")
 
     def test_strangers_are_left_alone(self, cluster: PlayedCluster, kubeconfig: Path) -> None:
         stranger = {
