@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -78,6 +79,7 @@ def _run_tuner(
     from tuner.cli import main
 
     os.setsid()
+    threading.Thread(target=_end_with_the_test_run, daemon=True).start()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -89,3 +91,11 @@ def _run_tuner(
     if arrange is not None:
         arrange()
     main()
+
+
+def _end_with_the_test_run() -> None:
+    """Nothing of a test run that is killed goes on."""
+    tests = multiprocessing.parent_process()
+    assert tests is not None
+    tests.join()
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -169,9 +169,10 @@ class OmeDeployment(Deployment):
             return None
         verdict = self._judge.look(view, time.monotonic())
         self.queued_s = self._judge.spent.get("queued", 0.0)
-        if isinstance(verdict, Waiting) and self.queued_s >= TOLD_AFTER_S and not self._told_of_queue:
-            self._told_of_queue = True
-            self._on_progress(f"Waiting for a place in the cluster: {verdict.why}")
+        match verdict:
+            case Waiting("queued", why) if self.queued_s >= TOLD_AFTER_S and not self._told_of_queue:
+                self._told_of_queue = True
+                self._on_progress(f"Waiting for a place in the cluster: {why}")
         return verdict
 
     def _check_api(self) -> None:
