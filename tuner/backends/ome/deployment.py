@@ -138,6 +138,7 @@ class OmeDeployment(Deployment):
         if self._closed:
             return
         self._closed = True
+        spoken = "" if self.log_tail(1) else self._spoken()
         why = "its removal was broken off"
         try:
             try:
@@ -149,11 +150,24 @@ class OmeDeployment(Deployment):
             for part in (self._lease, self._sight, self._reach):
                 part.close()
             self._log.finish(_LOG_END_S)
+            if spoken and not self.log_tail(1):  # it lived for less than the log's follower waits between two looks
+                self.log_path.write_text(spoken)
             self._status = self._status or ExitStatus(None, False, self.log_tail(DIAGNOSIS_LINES))
             if why:
                 name = self._service.name
                 _LOG.warning("InferenceService %s cannot be removed now: %s; `tuner clean backend=ome` removes it later", name, why)
             self._on_closed(why)
+
+    def _spoken(self) -> str:
+        """The output of the container until now; empty where there is none or it cannot be had."""
+        pod = self._sight.pod()
+        if pod is None:
+            return ""
+        try:
+            with self._cluster.log(pod, CONTAINER) as stream:
+                return "".join(f"{line}\n" for line in stream)
+        except ApiError:
+            return ""
 
     def _removal_s(self) -> float:
         """How long to wait for the end of everything; less where the API server has been away for long already."""
