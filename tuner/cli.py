@@ -30,6 +30,11 @@ def run(config: dict[str, Any], verbosity: int) -> int:
     from tuner.settings import load
 
     settings = load(config)
+    if settings.backend.name == "ome":
+        from tuner.parties import check_parameters, create_engine, with_backend  # nor of a cluster that does not answer
+
+        check_parameters(settings, create_engine(settings))
+        with_backend(settings)
     from tuner.session import run_study  # takes two seconds, for which nobody wants to wait to hear of a typing error
 
     return run_study(settings, verbosity)
