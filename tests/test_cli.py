@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import tuner
-from tuner import cli, session
+from tuner import cli, parties, session
 from tuner.composition import CONF
 from tuner.errors import NotReadyError, Systemic, TunerError
 from tuner.settings import Settings
@@ -34,6 +34,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
         return 0
 
     monkeypatch.setattr(session, "run_study", run_study)
+    monkeypatch.setattr(parties, "decide", lambda settings: settings)
     return studies
 
 
@@ -126,7 +127,7 @@ class TestWholeCommand:
     def test_signals_end_it_in_order(self, tmp_path: Path, number: signal.Signals) -> None:
         code = """
 import signal, sys
-from tuner import cli, session
+from tuner import cli, parties, session
 
 def run_study(settings, verbosity):
     try:

@@ -167,7 +167,7 @@ class TestPods:
             assert context["readOnlyRootFilesystem"] is True
             assert context["allowPrivilegeEscalation"] is False
             assert context["capabilities"] == {"drop": ["ALL"]}
-            assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/work", "/tmp"}
+            assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/home/tuner", "/tmp"}
             assert "memory" in container["resources"]["limits"]
 
     def test_no_secret_stands_in_a_manifest(self) -> None:

@@ -71,6 +71,12 @@ class TestEngine:
         assert asked.default
         assert len(asked.trial.params) == len(config.space.searched)
 
+    def test_a_typing_error_comes_before_what_the_host_lacks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(parties.host, "nvidia_device", lambda: None)
+        overrides = ("engine=sglang", "space=sglang", "engine.model=org/m", "+engine.args.tp_sice=2", "backend=auto")
+        with pytest.raises(ConfigError, match=r"^engine\.args\.tp_sice: .*did you mean tp_size"):
+            parties.decide(composed(*overrides))
+
 
 class TestBackend:
     def test_auto_is_local_for_the_cpu_engine(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.doubles import SPACE, BackendDouble, BenchmarkDouble, EngineDouble, World, settings
-from tuner import host, parties, session
+from tuner import host, session
 from tuner.backends.docker import Docker
 from tuner.backends.local import Local
 from tuner.errors import ConfigError, NotReadyError, Systemic
@@ -159,17 +159,6 @@ class TestRunStudy:
             session.run_study(settings(tmp_path), 0)
         assert world.calls == ["check"]
         assert list(tmp_path.iterdir()) == []
-
-    def test_a_typing_error_comes_before_what_the_host_lacks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(parties.host, "nvidia_device", lambda: None)
-        engine = {"name": "sglang", "model": "org/m", "executable": ["sglang"], "args": {"tp_sice": 2}}
-        with pytest.raises(ConfigError, match=r"^engine\.args\.tp_sice: .*did you mean tp_size"):
-            session.run_study(
-                settings(
-                    tmp_path, engine=engine, backend={"name": "auto"}, space={"tp_size": {"type": "power_of_two", "low": 1, "high": 2}}
-                ),
-                0,
-            )
 
     def test_another_experiment_of_the_same_name_is_refused(self, tmp_path: Path, world: World) -> None:
         session.run_study(settings(tmp_path), -1)

@@ -8,22 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, StrictFloat, StrictInt, StrictStr, field_validator, model_validator
 
 from tuner.errors import ConfigError
-from tuner.kube.merge_patch import spare, without_secrets
+from tuner.kube.merge_patch import OWN_IN_ALL, spare, without_secrets
 from tuner.ome_settings import KubernetesName
 from tuner.section import SECRET, Section, Text, as_mapping
 
 _POD = ("spec", "template", "spec")
 OWN_JOB_PATHS = (
-    ("apiVersion",),
-    ("kind",),
-    ("metadata", "name"),
-    ("metadata", "namespace"),
-    ("metadata", "generateName"),
-    ("metadata", "ownerReferences"),
-    ("metadata", "finalizers"),
-    ("metadata", "labels", "app.kubernetes.io/managed-by"),
-    ("metadata", "annotations", "tuner.owner"),
-    ("metadata", "annotations", "tuner.expires-at"),
+    *OWN_IN_ALL,
     ("spec", "activeDeadlineSeconds"),
     ("spec", "backoffLimit"),
     ("spec", "completions"),
@@ -39,7 +30,6 @@ OWN_JOB_PATHS = (
     (*_POD, "automountServiceAccountToken"),
     (*_POD, "restartPolicy"),
     (*_POD, "terminationGracePeriodSeconds"),
-    ("status",),
 )
 """Fields of the load generator's Job that tuner sets itself, from other keys or for its own purposes."""
 

@@ -30,12 +30,10 @@ def run(config: dict[str, Any], verbosity: int) -> int:
     from tuner.settings import load
 
     settings = load(config)
-    if settings.backend.name == "ome":
-        from tuner.parties import check_parameters, create_engine, with_backend  # nor of a cluster that does not answer
+    from tuner.parties import decide  # each import takes seconds, for which nobody wants to wait to hear of a typing error
 
-        check_parameters(settings, create_engine(settings))
-        with_backend(settings)
-    from tuner.session import run_study  # takes two seconds, for which nobody wants to wait to hear of a typing error
+    settings = decide(settings)
+    from tuner.session import run_study  # nor of a cluster that does not answer
 
     return run_study(settings, verbosity)
 

@@ -24,28 +24,19 @@ from pydantic import (
 
 from tuner.errors import ConfigError
 from tuner.explain import show
-from tuner.kube.merge_patch import spare, without_secrets
+from tuner.kube.merge_patch import OWN_IN_ALL, spare, without_secrets
 from tuner.section import SECRET, Section, Text, as_mapping
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _RUNNER = ("spec", "engine", "runner")
 AUTOSCALER = "ome.io/autoscalerClass"
 OWN_MANIFEST_PATHS = (
-    ("apiVersion",),
-    ("kind",),
-    ("metadata", "name"),
-    ("metadata", "namespace"),
-    ("metadata", "generateName"),
-    ("metadata", "ownerReferences"),
-    ("metadata", "finalizers"),
-    ("metadata", "labels", "app.kubernetes.io/managed-by"),
+    *OWN_IN_ALL,
     ("metadata", "labels", "tuner.deployment"),
     ("metadata", "labels", "tuner.study"),
     ("metadata", "labels", "tuner.trial"),
     ("metadata", "annotations", "tuner.study"),
     ("metadata", "annotations", "ome.io/deploymentMode"),
-    ("metadata", "annotations", "tuner.owner"),
-    ("metadata", "annotations", "tuner.expires-at"),
     ("spec", "model"),
     ("spec", "runtime"),
     ("spec", "decoder"),
@@ -55,10 +46,9 @@ OWN_MANIFEST_PATHS = (
     ("spec", "engine", "minReplicas"),
     ("spec", "engine", "maxReplicas"),
     ("spec", "engine", "terminationGracePeriodSeconds"),
-    ("spec", "engine", "runner", "name"),
-    ("spec", "engine", "runner", "command"),
-    ("spec", "engine", "runner", "args"),
-    ("status",),
+    (*_RUNNER, "name"),
+    (*_RUNNER, "command"),
+    (*_RUNNER, "args"),
 )
 """Fields of an InferenceService that tuner sets itself, from other keys or for its own purposes."""
 

@@ -11,6 +11,7 @@ from tuner.backends import auto, docker_connection
 from tuner.backends.base import Backend, Place
 from tuner.backends.docker import Docker
 from tuner.backends.local import Local
+from tuner.backends.ome.asking import cluster_of
 from tuner.backends.ome.backend import Ome
 from tuner.backends.ome.catalogue import Runtime, model_label, read_model
 from tuner.backends.ome.manifest import MANAGED_BY, STUDY, Lease, inference_service, unique_name
@@ -31,7 +32,6 @@ from tuner.explain import nearest
 from tuner.feasibility.rules import RULES
 from tuner.gpus import Gpu, GpuSlots, discover, select
 from tuner.kube.cluster import Cluster
-from tuner.kube.connection import Address, connect
 from tuner.kube.resources import Object, inside
 from tuner.launch import Value
 from tuner.ome_settings import OmeBackendSettings
@@ -42,6 +42,20 @@ from tuner.space_settings import check_encodable
 
 LISTED = 40
 """So many names are too many for a message."""
+
+
+def decide(settings: Settings) -> Settings:
+    """The settings `with_backend`, once it is known that the engine takes them.
+
+    Raises:
+        ConfigError: it does not, or not in the version that a runtime holds. Told first: what is mistyped is no matter of this host.
+        NotReadyError: see `with_backend`.
+    """
+    check_parameters(settings, create_engine(settings))
+    decided = with_backend(settings)
+    if decided is not settings:
+        check_parameters(decided, create_engine(decided))
+    return decided
 
 
 def with_backend(settings: Settings) -> Settings:
@@ -227,15 +241,6 @@ def dry_run_manifest(settings: Settings, cluster: Cluster) -> Object | None:
         return inference_service(unique_name(place), spec, backend, cluster.namespace, runtime, place, lease)
     except (TrialFailure, NotReadyError):
         return None  # the run, or another check, says why
-
-
-def cluster_of(backend: OmeBackendSettings) -> Cluster:
-    """The cluster that the settings name; not asked yet.
-
-    Raises:
-        NotReadyError: none is configured.
-    """
-    return connect(Address(backend.kubeconfig, backend.context, backend.namespace))
 
 
 def create_benchmark(settings: Settings, engine: Engine, backend: Backend) -> Benchmark:

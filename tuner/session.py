@@ -20,7 +20,7 @@ from tuner.feasibility import gate as feasibility
 from tuner.feasibility.gate import Gate
 from tuner.gpus import GpuSlots
 from tuner.ome_settings import OmeBackendSettings
-from tuner.parties import check_parameters, create_backend, create_benchmark, create_engine, find_gpus, known_gpus, with_backend
+from tuner.parties import create_backend, create_benchmark, create_engine, find_gpus, known_gpus
 from tuner.report import summary
 from tuner.report.pages import Pages, artifacts_folder
 from tuner.runner import run_trials
@@ -35,7 +35,7 @@ def run_study(settings: Settings, verbosity: int) -> int:
     """Runs or resumes the study that `settings` describe, and reports it.
 
     Args:
-        settings: The experiment.
+        settings: The experiment, as `parties.decide` returns it.
         verbosity: -1 quiet, 0 normal, 1 verbose.
 
     Returns:
@@ -53,10 +53,7 @@ def run_study(settings: Settings, verbosity: int) -> int:
 
 
 def _run_study(settings: Settings, verbosity: int) -> int:
-    check_parameters(settings, create_engine(settings))  # first: what is mistyped is no matter of this host
-    settings = with_backend(settings)
     engine = create_engine(settings)
-    check_parameters(settings, engine)  # again: a runtime may hold another version of the engine
     display = create_display(settings, verbosity, sys.stdout)
     quiet_optuna()
     gpus = find_gpus(settings)

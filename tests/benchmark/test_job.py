@@ -42,7 +42,7 @@ TIMING = Timing(1.0, 1.0, 1.0, 1.0, 1.0)
 MEASUREMENT = Measurement(4, 16, {}, 3.5, 3.0, TIMING, TIMING, TIMING, 100.5, 250.25, 5.0, 0.25, False)
 
 SCRIPT = f"""
-import random, sys, time
+import os, random, sys, time
 from tuner.benchmark.base import ServerUnusable
 from tuner.benchmark.job_messages import Speaker, to_outcome
 from tuner.benchmark.measurement import Measurement
@@ -426,6 +426,7 @@ def test_a_deletion_that_is_answered_late_is_waited_for(
 
 
 def test_watches_that_break_do_no_harm(cluster: PlayedCluster, bench: JobBench, worker: Callable[[str], None], tmp_path: Path) -> None:
-    worker("time.sleep(1)\nfinish()")
-    once_running(cluster, lambda pod: (cluster.server.compact(), cluster.server.drop_watches()))
+    broken = tmp_path / "broken"
+    worker(f"while not os.path.exists({str(broken)!r}):\n    time.sleep(0.02)\nfinish()")
+    once_running(cluster, lambda pod: (cluster.server.compact(), cluster.server.drop_watches(), broken.touch()))
     assert bench.run(NOWHERE, load(), tmp_path, alive) == MEASUREMENT

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from tuner.backends.ome import preflight
+from tuner.backends.ome.asking import cluster_of
 from tuner.errors import NotReadyError, TunerError
 from tuner.finding import Finding, skipped
 from tuner.kube.cluster import Cluster
-from tuner.kube.connection import Address, connect
 from tuner.kube.errors import ApiError
 from tuner.kube.resources import Object
 from tuner.ome_settings import OmeBackendSettings
@@ -28,7 +28,7 @@ def cluster_checks(settings: Settings, backend: OmeBackendSettings, fewest: int,
         most: GPUs of the largest.
     """
     try:
-        cluster = connect(Address(backend.kubeconfig, backend.context, backend.namespace))
+        cluster = cluster_of(backend)
     except NotReadyError as error:
         yield "cluster", partial(Finding.failure, error)
         for name in preflight.names(fewest)[1:]:

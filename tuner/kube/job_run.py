@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,15 +11,16 @@ from typing import Self
 
 from tuner.interrupts import interrupts_deferred
 from tuner.kube.cluster import PATIENCE_S, Cluster, labelled
+from tuner.kube.creation import create_or_adopt
 from tuner.kube.errors import ApiError, one_line
 from tuner.kube.job_log import JobLog
 from tuner.kube.mirror import Mirror
 from tuner.kube.pod import PodState
+from tuner.kube.removal import Leftover, remove
 from tuner.kube.resources import EVENT, JOB, POD, Object, inside, name_of
 
 REMOVAL_S = 60.0
 """Seconds beyond its grace in which a pod must be gone. One that stays is left to the cluster: the Job has its own deadline."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -56,7 +55,7 @@ class JobRun:
         self._name = name_of(manifest)
         self._pods: Mirror | None = None
         self._log: JobLog | None = None
-        self._may_exist = False
+        self._may_exist = True  # an interrupted request may be carried out all the same
 
     def __enter__(self) -> Self:
         """Creates it.
@@ -106,32 +105,15 @@ class JobRun:
 
     @property
     def _selector(self) -> str:
-        return labelled({"job-name": self._name})
+        return labelled({JOB.pod_label: self._name})
 
     def _create(self) -> None:
-        """Creates the Job once, however often the request must be repeated: the name is the Job's alone."""
-        deadline = time.monotonic() + PATIENCE_S
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                self._cluster.create(JOB, self._manifest)
-                self._may_exist = True
-                return
-            except ApiError as error:
-                if error.status == 409 and self._may_exist:
-                    return
-                if not error.passing:
-                    raise
-                # the request may have been carried out; asking comes first, for a quota may have no room for a second Job
-                self._may_exist = True
-                with contextlib.suppress(ApiError):
-                    if self._cluster.get(JOB, self._name, patience_s=0.0) is not None:
-                        return
-                wait_s = error.retry_after_s or pause_s * random.uniform(0.5, 1.5)
-                if time.monotonic() + wait_s > deadline:
-                    raise
-            time.sleep(wait_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        try:
+            create_or_adopt(self._cluster, JOB, self._manifest, PATIENCE_S)
+        except ApiError as error:
+            self._may_exist = error.passing
+            raise
+        self._may_exist = True
 
     def _remove(self) -> None:
         with interrupts_deferred():
@@ -141,23 +123,10 @@ class JobRun:
                 self._pods.close()
             if not self._may_exist:
                 return
-            try:
-                self._cluster.delete(JOB, self._name)
-                gone = self._wait_until_gone()
-            except ApiError as error:
-                _LOG.warning("Job %s of %s could not be deleted (%s): `tuner clean` does it later", self._name, self._cluster.title, error)
-                return
+            grace_s = inside(self._manifest, "spec", "template", "spec", "terminationGracePeriodSeconds") or 30
+            why = remove(self._cluster, Leftover(JOB, self._name), grace_s + REMOVAL_S)
         self._may_exist = False
-        if not gone:
-            _LOG.warning("Job %s of %s is being deleted, but its pod stays: see `kubectl describe`", self._name, self._cluster.title)
-
-    def _wait_until_gone(self) -> bool:
-        grace_s = inside(self._manifest, "spec", "template", "spec", "terminationGracePeriodSeconds") or 30
-        deadline = time.monotonic() + grace_s + REMOVAL_S
-        pause_s = _FIRST_PAUSE_S
-        while self._cluster.list(POD, labels=self._selector)[0] or self._cluster.get(JOB, self._name) is not None:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-        return True
+        if why:
+            _LOG.warning(
+                "Job %s of %s cannot be removed now: %s; `tuner clean backend=ome` removes it later", self._name, self._cluster.title, why
+            )

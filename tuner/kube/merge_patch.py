@@ -10,6 +10,21 @@ from tuner.errors import ConfigError
 
 Path = tuple[str, ...]
 
+OWN_IN_ALL: tuple[Path, ...] = (
+    ("apiVersion",),
+    ("kind",),
+    ("metadata", "name"),
+    ("metadata", "namespace"),
+    ("metadata", "generateName"),
+    ("metadata", "ownerReferences"),
+    ("metadata", "finalizers"),
+    ("metadata", "labels", "app.kubernetes.io/managed-by"),
+    ("metadata", "annotations", "tuner.owner"),
+    ("metadata", "annotations", "tuner.expires-at"),
+    ("status",),
+)
+"""Fields of whatever object that tuner sets itself, and by which it finds its own again."""
+
 
 def merged(target: Any, patch: Any) -> Any:
     """`target` after `patch`: mappings are merged, None removes a key, all else, lists too, is replaced."""

@@ -21,6 +21,8 @@ class Resource:
         plural: As it stands in paths and in RBAC rules.
         kind: As it stands in manifests.
         namespaced: Whether its objects live in namespaces.
+        pod_label: The label by which the pods of one of its objects are known, its value being the object's name; empty where it has none.
+        controller: Who makes and removes them.
     """
 
     group: str
@@ -28,6 +30,8 @@ class Resource:
     plural: str
     kind: str
     namespaced: bool = True
+    pod_label: str = ""
+    controller: str = ""
 
     @property
     def api_version(self) -> str:
@@ -47,10 +51,12 @@ POD = Resource("", "v1", "pods", "Pod")
 EVENT = Resource("", "v1", "events", "Event")
 RESOURCE_QUOTA = Resource("", "v1", "resourcequotas", "ResourceQuota")
 DEPLOYMENT = Resource("apps", "v1", "deployments", "Deployment")
-JOB = Resource("batch", "v1", "jobs", "Job")
+JOB = Resource("batch", "v1", "jobs", "Job", pod_label="job-name", controller="the cluster's Job controller")
 ACCESS_REVIEW = Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False)
 
-INFERENCE_SERVICE = Resource("ome.io", "v1beta1", "inferenceservices", "InferenceService")
+INFERENCE_SERVICE = Resource(
+    "ome.io", "v1beta1", "inferenceservices", "InferenceService", pod_label="ome.io/inferenceservice", controller="OME's controller"
+)
 SERVING_RUNTIME = Resource("ome.io", "v1beta1", "servingruntimes", "ServingRuntime")
 CLUSTER_SERVING_RUNTIME = Resource("ome.io", "v1beta1", "clusterservingruntimes", "ClusterServingRuntime", namespaced=False)
 BASE_MODEL = Resource("ome.io", "v1beta1", "basemodels", "BaseModel")

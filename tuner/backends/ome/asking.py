@@ -1,4 +1,4 @@
-"""What the checks of a cluster have in common: how long they ask, and what becomes of an error."""
+"""Asking the cluster that the settings name: which it is, how long checks ask, and what becomes of an error."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 
 from tuner.finding import Finding, failed
 from tuner.kube.cluster import Cluster
-from tuner.kube.connection import explain
+from tuner.kube.connection import Address, connect, explain
 from tuner.kube.errors import ApiError
+from tuner.ome_settings import OmeBackendSettings
 
 PATIENCE_S = 5.0
 """Seconds for which a check repeats a request that the cluster could not take for the moment: somebody waits for what it says."""
@@ -28,3 +29,12 @@ def refused(error: ApiError, cluster: Cluster, doing: str) -> Finding:
         return failed(parts["seen"], parts["fix"])
     seen, _, fix = text.partition(": ")
     return failed(seen, fix)
+
+
+def cluster_of(settings: OmeBackendSettings) -> Cluster:
+    """The cluster that the settings name; not asked yet.
+
+    Raises:
+        NotReadyError: none is configured.
+    """
+    return connect(Address(settings.kubeconfig, settings.context, settings.namespace))

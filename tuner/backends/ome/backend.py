@@ -14,21 +14,23 @@ import yaml
 from tuner.backends.base import Backend, Deployment, Place
 from tuner.backends.log_file import LOG_NAME
 from tuner.backends.ome import preflight
+from tuner.backends.ome.asking import cluster_of
 from tuner.backends.ome.capacity import Capacity
 from tuner.backends.ome.capacity import read as read_capacity
 from tuner.backends.ome.catalogue import Runtime
-from tuner.backends.ome.creation import create_or_adopt, creation_failure
 from tuner.backends.ome.deployment import OmeDeployment
-from tuner.backends.ome.manifest import CONTAINER, DEPLOYMENT, Lease, exported, inference_service, unique_name
+from tuner.backends.ome.failures import creation_failure
+from tuner.backends.ome.manifest import CONTAINER, Lease, exported, inference_service, unique_name
 from tuner.backends.ome.reach import access
-from tuner.backends.ome.removal import Leftover, ask_to_end, kind_of, remove
 from tuner.backends.ome.sweep import abandoned
 from tuner.errors import NotReadyError, Systemic, Transient
 from tuner.interrupts import interrupts_deferred
 from tuner.kube.cluster import Cluster
-from tuner.kube.connection import Address, connect, explain
+from tuner.kube.connection import explain
+from tuner.kube.creation import create_or_adopt
 from tuner.kube.errors import ApiError
 from tuner.kube.log import LogFollower
+from tuner.kube.removal import Leftover, ask_to_end, kind_of, remove
 from tuner.kube.resources import INFERENCE_SERVICE, NAMESPACE, uid_of
 from tuner.launch import LaunchSpec
 from tuner.ome_settings import OmeBackendSettings
@@ -183,7 +185,7 @@ class Ome(Backend):
             NotReadyError: none is configured.
         """
         if self._connected is None:
-            self._connected = connect(Address(self._settings.kubeconfig, self._settings.context, self._settings.namespace))
+            self._connected = cluster_of(self._settings)
         return self._connected
 
     @property
@@ -222,7 +224,7 @@ class Ome(Backend):
         """Creates the InferenceService and returns its uid; if that fails, none is left."""
         name = str(manifest["metadata"]["name"])
         try:
-            return uid_of(create_or_adopt(cluster, INFERENCE_SERVICE, manifest, DEPLOYMENT, CREATE_PATIENCE_S))
+            return uid_of(create_or_adopt(cluster, INFERENCE_SERVICE, manifest, CREATE_PATIENCE_S))
         except BaseException as error:
             unknown = not isinstance(error, ApiError) or error.passing
             leftover = Leftover(INFERENCE_SERVICE, name)

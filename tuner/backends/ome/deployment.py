@@ -13,7 +13,6 @@ from tuner.backends.log_file import tail
 from tuner.backends.ome.lease import LeaseKeeper
 from tuner.backends.ome.manifest import CONTAINER
 from tuner.backends.ome.reach import Reach
-from tuner.backends.ome.removal import Leftover, remove
 from tuner.backends.ome.sight import Sight
 from tuner.backends.ome.verdict import Crashed, Disturbed, Judge, Over, Patience, Serving, Verdict, Waiting
 from tuner.errors import Systemic
@@ -22,6 +21,7 @@ from tuner.kube.connection import explain
 from tuner.kube.errors import ApiError
 from tuner.kube.log import LogFollower
 from tuner.kube.pod import PodState
+from tuner.kube.removal import Leftover, remove
 from tuner.kube.resources import INFERENCE_SERVICE
 from tuner.launch import Endpoint, ExitStatus, LaunchSpec
 from tuner.ome_settings import OmeBackendSettings

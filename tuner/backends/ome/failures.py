@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tuner.errors import Systemic, Transient, TrialFailure
+from tuner.kube.cluster import Cluster
+from tuner.kube.connection import explain
+from tuner.kube.errors import ApiError
 
 V015 = "OME v0.1.5, pkg/controller/v1beta1/inferenceservice/controller.go"
 
@@ -90,3 +93,18 @@ def resolution_failure(reason: str, message: str) -> TrialFailure | None:
         reason = "MergeSpecsError"
     row = next((row for row in RESOLUTION_EVENTS if row.text == reason), None)
     return None if row is None else row.failure(f"OME cannot deploy the server ({reason}: {message}): {row.remedy}", message)
+
+
+def creation_failure(error: ApiError, cluster: Cluster) -> TrialFailure:
+    """What it means for a trial that its InferenceService was not made."""
+    if error.status == 403 and "exceeded quota" in error.message:
+        return Transient(f"the namespace's quota is used up ({error.message}): wait, or raise it")
+    if error.status == 403 and "admission webhook" in error.message:
+        return Systemic(f"OME refuses the InferenceService ({error.message}): check backend.model, backend.runtime and backend.patch")
+    if error.status in (400, 409, 422):
+        return Systemic(f"the cluster refuses the InferenceService ({error.message}): check backend.patch, and the version of OME's CRDs")
+    if error.status == 404 and error.found_api:
+        return Systemic(f"the cluster has no namespace {cluster.namespace}: create it, or set backend.namespace")
+    if error.passing and not error.away:
+        return Transient(explain(error, cluster, "create InferenceServices"), str(error))
+    return Systemic(explain(error, cluster, "create InferenceServices"), str(error))

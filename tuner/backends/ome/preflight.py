@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from tuner.backends.ome import gpu_check, installation, quotas, rights, serving
 from tuner.backends.ome.asking import PATIENCE_S, refused
-from tuner.backends.ome.removal import kind_of
 from tuner.backends.ome.sweep import abandoned
 from tuner.finding import Finding, failed, ok, skipped, warning
 from tuner.kube.cluster import Cluster
 from tuner.kube.errors import ApiError
+from tuner.kube.removal import kind_of
 from tuner.kube.resources import INFERENCE_SERVICE, NAMESPACE, Object, inside
 from tuner.ome_settings import OmeBackendSettings
 

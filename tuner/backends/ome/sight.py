@@ -10,8 +10,6 @@ from tuner.kube.errors import ApiError
 from tuner.kube.mirror import Mirror
 from tuner.kube.resources import DEPLOYMENT, EVENT, INFERENCE_SERVICE, POD, Object, inside, name_of
 
-SERVICE_LABEL = "ome.io/inferenceservice"
-
 
 class Sight:
     """Four watches, for as long as a deployment lives.
@@ -32,7 +30,7 @@ class Sight:
 
         self._service = Mirror(cluster, INFERENCE_SERVICE, fields=own, changed=changed)
         self._deployment = Mirror(cluster, DEPLOYMENT, fields=f"{own}-engine", changed=changed)
-        self._pods = Mirror(cluster, POD, labels=f"{SERVICE_LABEL}={name},component=engine", changed=changed)
+        self._pods = Mirror(cluster, POD, labels=f"{INFERENCE_SERVICE.pod_label}={name},component=engine", changed=changed)
         # a field selector names one object, and the events are those of three kinds
         self._events = Mirror(cluster, EVENT, keep=concerns, changed=changed)
         self._mirrors = (self._service, self._deployment, self._pods, self._events)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tuner.backends.ome.manifest import EXPIRES, MANAGED_BY, OWNER, STUDY, TRIAL
-from tuner.backends.ome.removal import Leftover
 from tuner.kube.cluster import Cluster, labelled
 from tuner.kube.errors import ApiError
+from tuner.kube.removal import Leftover
 from tuner.kube.resources import INFERENCE_SERVICE, JOB, Object, inside, name_of, uid_of
 from tuner.owner import Owner
 

@@ -1,4 +1,4 @@
-"""Removing an InferenceService for good: only when its pods are gone are its GPUs free."""
+"""Removing an object for good: only when its pods are gone is what they held free."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tuner.backends.ome.sight import SERVICE_LABEL
 from tuner.kube.cluster import Cluster
 from tuner.kube.errors import ApiError
-from tuner.kube.resources import INFERENCE_SERVICE, JOB, POD, Resource, inside, name_of, uid_of
+from tuner.kube.resources import JOB, POD, Resource, inside, name_of, uid_of
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 _ANSWER_PATIENCE_S = 5.0
@@ -21,7 +20,7 @@ class Leftover:
     """An object that has to go.
 
     Attributes:
-        resource: Its kind: InferenceService or Job.
+        resource: Its kind: InferenceService or Job. Its pods bear its name in the label `Resource.pod_label`.
         name: Its name.
         uid: Its uid; empty where it is not known whether it was made at all.
     """
@@ -71,16 +70,15 @@ def remove(cluster: Cluster, leftover: Leftover, patience_s: float) -> str:
 
 
 def _what_is_left(cluster: Cluster, leftover: Leftover) -> str:
-    selector = SERVICE_LABEL if leftover.resource is INFERENCE_SERVICE else "job-name"
     found = cluster.get(leftover.resource, leftover.name, _ANSWER_PATIENCE_S)
-    pods, _ = cluster.list(POD, labels=f"{selector}={leftover.name}", patience_s=_ANSWER_PATIENCE_S)
+    pods, _ = cluster.list(POD, labels=f"{leftover.resource.pod_label}={leftover.name}", patience_s=_ANSWER_PATIENCE_S)
     if pods:
         nodes = ", ".join(sorted({str(inside(pod, "spec", "nodeName") or "no node") for pod in pods}))
         return f"its pod {name_of(pods[0])} on {nodes} does not end: see whether the node is well"
     if found is None or (leftover.uid and uid_of(found) != leftover.uid):
         return ""
     finalizers = ", ".join(inside(found, "metadata", "finalizers") or ()) or "none"
-    return f"its finalizers are not taken off ({finalizers}): see whether OME's controller runs"
+    return f"its finalizers are not taken off ({finalizers}): see whether {leftover.resource.controller} runs"
 
 
 def kind_of(leftover: Leftover) -> str:
