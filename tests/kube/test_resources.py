@@ -14,7 +14,6 @@ from tuner.kube.resources import (
     POD,
     Resource,
     condition,
-    holds,
     inside,
     name_of,
     uid_of,
@@ -68,10 +67,8 @@ def test_inside_of_nothing() -> None:
 def test_conditions() -> None:
     obj = {"status": {"conditions": [{"type": "Ready", "status": "False"}, {"type": "Ready", "status": "True"}, {"type": "X"}]}}
     assert condition(obj, "Ready") == {"type": "Ready", "status": "True"}
-    assert (holds(obj, "Ready"), holds(obj, "X"), holds(obj, "Y")) == (True, False, False)
     for empty in ({}, {"status": None}, {"status": {"conditions": None}}):
         assert condition(empty, "Ready") is None
-        assert not holds(empty, "Ready")
 
 
 def test_names() -> None:

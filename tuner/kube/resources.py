@@ -79,11 +79,6 @@ def condition(obj: Object, kind: str) -> Object | None:
     return found[-1] if found else None
 
 
-def holds(obj: Object, kind: str) -> bool:
-    """Whether the condition of that type is there and true."""
-    return bool(inside(condition(obj, kind), "status") == "True")
-
-
 def name_of(obj: Object) -> str:
     """Its name."""
     return str(inside(obj, "metadata", "name") or "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -201,9 +201,3 @@ def _environment(own: Mapping[str, str], settings: OmeBackendSettings) -> list[d
 
 def _text(value: bool | int | float | str) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def command_line(service: Object) -> Sequence[str]:
-    """The words that the container of an InferenceService runs."""
-    runner = inside(service, "spec", "engine", "runner") or {}
-    return [*(runner.get("command") or ()), *(runner.get("args") or ())]
