@@ -227,6 +227,9 @@ class BenchmarkDouble(Benchmark):
             on_progress(load.requests)
         return self.world.measures(self.world.deployed[-1], load.concurrency)
 
+    def warm_up(self, endpoint: Endpoint, scenario: str, requests: int, users: int) -> None:
+        self.world.reach(f"warm-up {requests} by {users}")
+
     def version(self) -> str:
         return "0.0.5"
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tuner.errors import ConfigError
-from tuner.settings import GpuEngineSettings, LlamaCppSettings, Objective, Settings, Slo, load
+from tuner.objectives import Objective, Slo
+from tuner.settings import GpuEngineSettings, LlamaCppSettings, Settings, load
 
 BASE: Mapping[str, Any] = {
     "study_name": "some-study",
@@ -72,7 +73,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"constraints.0.maximum": 1}, r"constraints\.0\.maximum: unknown key \(did you mean max\?\); known here: at, max, metric, min"),
     ({"space.n_parallel.hihg": 8}, r"space\.n_parallel\.hihg: unknown key \(did you mean high\?\); known here: default, .*"),
     ({"space.share.choices": [1]}, r"space\.share\.choices: unknown key; known here: default, high, log, low, step, type, when"),
-    ({"sampler.startup": 1}, r"sampler\.startup: unknown key \(did you mean startup_trials\?\); known here: name, startup_trials"),
+    ({"sampler.startup": 1}, r"sampler\.startup: unknown key \(did you mean startup_trials\?\); known here: name, prior, startup_trials, warm_start"),
     ({"storage.ulr": "x"}, r"storage\.ulr: unknown key \(did you mean url\?\); known here: url"),
     # an unknown key explains the missing one, so it is told first
     ({"workload.levls": [1], "workload.levels": GONE}, r"workload\.levls: unknown key \(did you mean levels\?\); .*"),
@@ -123,7 +124,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"workload.levels": [0]}, r"workload\.levels\.0: 0 must be above 0"),
     ({"dashboard": {"port": 70000}}, r"dashboard\.port: 70000 must be at most 65535"),
     ({"benchmark": {"mode": "drive"}}, r"benchmark\.mode: 'drive' is not allowed; use one of driver, cli, job \(did you mean driver\?\)"),
-    ({"sampler.name": "tpee"}, r"sampler\.name: 'tpee' is not allowed; use one of tpe, nsgaii, random \(did you mean tpe\?\)"),
+    ({"sampler.name": "tpee"}, r"sampler\.name: 'tpee' is not allowed; use one of ehvi, tpe, gp, nsgaii, random, grid, qmc \(did you mean tpe\?\)"),
     ({"backend.name": "dokcer"}, r"backend\.name: 'dokcer' is not allowed; use one of auto, local, docker, ome \(did you mean docker\?\)"),
     ({"engine.name": "vlm"}, r"engine\.name: 'vlm' is not allowed; use one of llamacpp, sglang, vllm \(did you mean vllm\?\)"),
     ({"objectives.0.direction": "minimise"}, r"objectives\.0\.direction: 'minimise' .* minimize, maximize \(did you mean minimize\?\)"),

@@ -8,6 +8,7 @@ from tests.doubles import BackendDouble, BenchmarkDouble, EngineDouble, GateDoub
 from tuner import trial
 from tuner.backends.base import NotReadyInTime, Place, ServerExited
 from tuner.benchmark.base import ServerUnusable
+from tuner.course import EveryLevel
 from tuner.errors import Infeasible, Systemic, Transient
 from tuner.launch import ExitStatus
 from tuner.server_facts import Startup
@@ -18,7 +19,6 @@ from tuner.trial import Record, Rig
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(trial, "DYING_S", 0.0)
-    monkeypatch.setattr(trial, "warm_up", lambda *arguments: world.reach(f"warm-up {arguments[2]} by {arguments[3]}"))
     return world
 
 
@@ -27,7 +27,7 @@ def measure(world: World, folder: Path, record: Record | None = None, **workload
     progress = ProgressDouble(world)
     gate, workload_ = GateDouble(world), settings(folder, workload=traffic).workload
     rig = Rig(gate, EngineDouble(world), BackendDouble(world), BenchmarkDouble(world), workload_)
-    rig.measure({"n_parallel": 8}, Place("some-study", 3, folder), progress, record or Record())
+    rig.measure({"n_parallel": 8}, Place("some-study", 3, folder), progress, record or Record(), EveryLevel(workload_.levels))
     return progress
 
 

@@ -12,11 +12,13 @@ from optuna.trial import Trial
 
 import tuner
 from tuner.backends.base import Place
+from tuner.course import Course
 from tuner.errors import Infeasible, Systemic, Transient, TrialFailure
 from tuner.feasibility.gate import Gate
 from tuner.report.pages import Pages
+from tuner.search.pruning import course_of
 from tuner.server_facts import Startup
-from tuner.study import Asked, Ledger
+from tuner.study import SERVED, Asked, Ledger
 from tuner.telemetry.progress import Progress
 from tuner.trial import Record, Rig
 
@@ -68,17 +70,18 @@ def run_trials(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages) -> No
         Systemic: every further trial would fail too.
         KeyboardInterrupt: the user broke off; the trial in progress is queued again.
     """
-    patience = Patience(ledger.settings.max_consecutive_failures, any(t.user_attrs.get("outcome") == "measured" for t in ledger.finished))
+    patience = Patience(ledger.settings.max_consecutive_failures, any(t.user_attrs.get("outcome") in SERVED for t in ledger.finished))
     for trial in ledger.finished:
         _teach(rig.gate, trial.user_attrs)
     while ledger.remaining or ledger.take_over():
         asked = ledger.ask(rig.refuse)
         if asked is None:
             return
-        _run_trial(ledger, rig, progress, pages, patience, asked)
+        run_trial(ledger, rig, progress, pages, patience, asked, course_of(ledger, asked))
 
 
-def _run_trial(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages, patience: Patience, asked: Asked) -> None:
+def run_trial(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages, patience: Patience, asked: Asked, course: Course) -> None:
+    """Deploys and measures what was asked, and tells the study how it ended. Arguments and errors: see `run_trials`."""
     trial, record = asked.trial, Record()
     place = Place(ledger.settings.study_name, trial.number, ledger.settings.study_folder / f"trial-{trial.number:04d}")
     place.folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +90,7 @@ def _run_trial(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages, patie
     try:
         try:
             with ledger.at_work(trial):
-                rig.measure(asked.configuration, place, progress, record)
+                rig.measure(asked.configuration, place, progress, record, course)
         except KeyboardInterrupt as broken_off:
             if not record.complete:
                 raise
@@ -95,10 +98,14 @@ def _run_trial(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages, patie
         finally:
             _keep(asked, record, place, rig)
             pages.trial(trial, record.measurements, place.folder)  # now: Optuna takes no pictures of finished trials
-        values = ledger.tell_measured(trial, record.measurements)
+        if record.pruned:
+            ledger.tell_pruned(trial, record.measurements, record.pruned)
+            progress.ended("pruned", reason=record.pruned)
+        else:
+            values = ledger.tell_measured(trial, record.measurements)
+            missed = ", ".join(ledger.missed(trial))
+            progress.ended("measured", values, f"misses {missed}" if missed else "")
         patience.measured()
-        missed = ", ".join(ledger.missed(trial))
-        progress.ended("measured", values, f"misses {missed}" if missed else "")
         if interrupt is not None:
             raise interrupt
     except Infeasible as failure:
@@ -135,6 +142,7 @@ def _keep(asked: Asked, record: Record, place: Place, rig: Rig) -> None:
         "measurements": {str(level): measurement.to_dict() for level, measurement in record.measurements.items()},
         "durations_s": {stage: round(seconds, 3) for stage, seconds in record.durations_s.items()},
         "versions": versions() | {rig.engine.name: record.engine_version, rig.benchmark.name: rig.benchmark.version()},
+        "gpus": record.gpus,
         "folder": str(place.folder),
     }
     for key, value in facts.items():
@@ -146,7 +154,7 @@ def _teach(gate: Gate, attributes: Mapping[str, Any]) -> None:
     """Lets the gate learn from a trial that has ended, of this run or an earlier one."""
     if "configuration" in attributes:
         startup = Startup(**attributes.get("startup", {}))
-        gate.learn(attributes["configuration"], startup, attributes.get("memory"), attributes.get("outcome") == "measured")
+        gate.learn(attributes["configuration"], startup, attributes.get("memory"), attributes.get("outcome") in SERVED)
 
 
 def _explain(failure: TrialFailure, trial: Trial, place: Place, pages: Pages) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -23,12 +23,13 @@ from pydantic import (
 )
 
 from tuner.backend_settings import BackendSettings
-from tuner.benchmark.measurement import METRICS, RATES, TIMINGS
 from tuner.benchmark.scenario import DATASET, Scenario
 from tuner.benchmark_settings import BenchmarkSettings
 from tuner.engine_settings import GpuEngineSettings, LlamaCppSettings
 from tuner.errors import ConfigError
-from tuner.explain import NOT_GLOBAL, nearest, one_line, show
+from tuner.explain import NOT_GLOBAL, one_line, show
+from tuner.objectives import Objective, Slo
+from tuner.search_settings import ConfirmSettings, ControlSettings, PrunerSettings, SamplerSettings, StopSettings
 from tuner.section import Args, Section, Text, as_tuple
 from tuner.space import Space
 from tuner.space_settings import check_encodable, read_space
@@ -88,83 +89,12 @@ class Workload(Section):
         return waves * level
 
 
-def _metric(name: str) -> str:
-    if name not in METRICS:
-        raise ValueError(f"'{name}' is no metric{nearest(name, METRICS)}; use {', '.join(TIMINGS)} as in ttft_p99_s, or {', '.join(RATES)}")
-    return name
-
-
-Metric = Annotated[str, AfterValidator(_metric)]
-
-
-def _at(value: Any) -> Any:
-    if value in ("min", "max") or (type(value) is int and value > 0):
-        return value
-    raise ValueError(f"{show(value)} is not allowed; use min, max, or one of workload.levels{nearest(str(value), ('min', 'max'))}")
-
-
-class _AtLevel(Section):
-    """A metric at one load level; `min` and `max` stand for the lowest and highest that are run."""
-
-    metric: Metric
-    at: Annotated[PositiveInt | Literal["min", "max"], BeforeValidator(_at)] = "max"
-
-    def level(self, levels: tuple[int, ...]) -> int:
-        """The load level that is meant."""
-        return {"min": levels[0], "max": levels[-1]}[self.at] if isinstance(self.at, str) else self.at
-
-
-class Objective(_AtLevel):
-    """What is optimised."""
-
-    direction: Literal["minimize", "maximize"]
-
-    def label(self, levels: tuple[int, ...]) -> str:
-        """The objective's name in the study and the dashboard: `latency_p99_s@16`."""
-        return f"{self.metric}@{self.level(levels)}"
-
-
-class Slo(_AtLevel):
-    """A bound on a metric; a trial that misses it is measured, but not feasible."""
-
-    min: PositiveFloat | None = None
-    max: PositiveFloat | None = None
-
-    @model_validator(mode="after")
-    def _one_bound(self) -> Slo:
-        if (self.min is None) == (self.max is None):
-            raise ValueError("give exactly one of min and max")
-        return self
-
-    def label(self, levels: tuple[int, ...]) -> str:
-        """The constraint's name in the study: `ttft_p99_s@16<=0.5`."""
-        sign, bound = ("<=", self.max) if self.max is not None else (">=", self.min)
-        return f"{self.metric}@{self.level(levels)}{sign}{bound:g}"
-
-    def violation(self, value: float) -> float:
-        """How far `value` misses the bound, relative to it and clipped to [-1, 1]; <= 0 when it is met."""
-        excess = value / self.max - 1 if self.max is not None else 1 - value / (self.min or 1.0)
-        return min(max(excess, -1.0), 1.0)
-
-
 NOT_MEASURED = {
     *("gpus", "pull", "pull_timeout_s", "bind", "model_cache", "stop_grace_s"),
     *("kubeconfig", "context", "namespace", "gpu_budget", "local_queue", "access", "url", "ome_namespace"),
     *("queue_timeout_s", "delete_timeout_s", "on_stuck", "max_restarts", "lease_s"),
 }
 """Keys of `backend` that do not decide what a study measures."""
-
-
-class SamplerSettings(Section):
-    """Optuna's sampler.
-
-    Attributes:
-        name: `tpe` (multivariate), `nsgaii` or `random`.
-        startup_trials: Random trials before the model takes over (tpe), or the size of the population (nsgaii).
-    """
-
-    name: Literal["tpe", "nsgaii", "random"]
-    startup_trials: PositiveInt = 5
 
 
 class StorageSettings(Section):
@@ -188,6 +118,7 @@ class Settings(Section):
         trials: Finished trials that the study ends with, the engine's defaults among them.
         seed: Of the sampler; None draws one.
         max_consecutive_failures: Failures of the same kind in a row after which the study stops.
+        noise: Relative standard deviation between runs of one configuration that is assumed until the study shows its own.
         folder: Directory for logs and results of all studies.
         stand_in: Experiment that `backend=auto` runs instead on a host without an NVIDIA device.
         stand_in_for: Set where this is such a stand-in: what it stands for.
@@ -197,6 +128,7 @@ class Settings(Section):
     trials: PositiveInt
     seed: NonNegativeInt | None = None
     max_consecutive_failures: PositiveInt = 3
+    noise: Annotated[float, Field(gt=0, lt=1)] = 0.03
     folder: Text = "studies"
     stand_in: Text | None = None
     stand_in_for: Text | None = None
@@ -207,6 +139,10 @@ class Settings(Section):
     objectives: Annotated[tuple[Objective, ...], BeforeValidator(as_tuple), Field(min_length=1, validate_default=True)] = ()
     constraints: Annotated[tuple[Slo, ...], BeforeValidator(as_tuple)] = ()
     sampler: SamplerSettings
+    pruner: PrunerSettings = PrunerSettings()
+    confirm: ConfirmSettings = ConfirmSettings()
+    control: ControlSettings = ControlSettings()
+    stop: StopSettings = StopSettings()
     storage: StorageSettings
     benchmark: BenchmarkSettings = BenchmarkSettings()
     dashboard: DashboardSettings = DashboardSettings()

@@ -17,12 +17,15 @@ from tuner.benchmark.measurement import Measurement
 from tuner.errors import ConfigError, Infeasible
 from tuner.heartbeat import SEEN, Heartbeat, in_doubt, owner_lives, sign
 from tuner.launch import Configuration, Value
+from tuner.objectives import Objective, Slo
 from tuner.owner import Owner
 from tuner.search import samplers
-from tuner.settings import Objective, Settings, Slo
+from tuner.settings import Settings
 from tuner.space import Space
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+SERVED = ("measured", "pruned")
+"""Outcomes of trials whose server served its load."""
 RETRIES = 1
 """How often the configuration of a trial that ended through nobody's fault is tried again. Fewer than `max_consecutive_failures` allows:
 one configuration that always fails so is given up, and does not stop the study."""
@@ -58,17 +61,21 @@ class Ledger:
         settings: The experiment.
         storage: Where it is kept.
         defaults: The engine's own values, by parameter.
+        planned: Whether somebody else decides what is deployed, by `again`: then nothing is queued.
 
     Raises:
         ConfigError: the storage holds a study of this name that measured something else.
     """
 
-    def __init__(self, settings: Settings, storage: optuna.storages.BaseStorage, defaults: Mapping[str, Value]) -> None:
+    def __init__(
+        self, settings: Settings, storage: optuna.storages.BaseStorage, defaults: Mapping[str, Value], planned: bool = False
+    ) -> None:
         self.settings = settings
         self.space: Space = settings.space
         self.owner = Owner.current()
+        self._planned = planned
         self._given_up: list[FrozenTrial] = []
-        default = _default_parameters(settings, defaults)
+        self._default = _default_parameters(settings, defaults)
         self.study = optuna.create_study(
             storage=storage,
             study_name=settings.study_name,
@@ -81,8 +88,8 @@ class Ledger:
         self.study.sampler = samplers.create(settings.sampler, seed)
         self._random = random.Random(seed)
         alive = self.study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING, TrialState.WAITING))
-        if not any(trial.user_attrs.get("default") for trial in alive):
-            self.study.enqueue_trial(default, user_attrs={"default": True})
+        if not planned and not any(trial.user_attrs.get("default") for trial in alive):
+            self.study.enqueue_trial(self._default, user_attrs={"default": True})
 
     def _check_same(self) -> None:
         used = bool(self.study.get_trials(deepcopy=False))  # asked first: a process that starts just now signs before it queues
@@ -200,6 +207,22 @@ class Ledger:
                 return Asked(trial, configuration, default)
             misses += 1
 
+    def again(self, configuration: Configuration, default: bool, attributes: Mapping[str, Any]) -> Asked:
+        """A configuration that is to be deployed whatever is known of it.
+
+        Args:
+            configuration: What to deploy; for the default only the fixed values.
+            default: Whether it is the engine's default.
+            attributes: Kept with the trial.
+        """
+        encoded = self._default if default else self.space.encode(configuration)
+        self.study.enqueue_trial(encoded, user_attrs={**attributes, **({"default": True} if default else {})})
+        trial = self.study.ask()
+        trial.set_user_attr(SEEN, sign())
+        trial.set_user_attr("owner", self.owner.to_str())
+        self.space.suggest(trial)
+        return Asked(trial, configuration, default)
+
     def _broken(self, configuration: Configuration) -> str | None:
         broken = self.space.violated(configuration)
         return None if broken is None else f"space.constraints: {broken}"
@@ -237,8 +260,19 @@ class Ledger:
         self.study.tell(trial, objectives)
         return objectives
 
+    def tell_pruned(self, trial: Trial, measurements: Mapping[int, Measurement], reason: str) -> None:
+        """Ends a trial that was stopped between two load levels; what it has shown by then stays in the study."""
+        levels = self.settings.workload.levels
+        for slo in self.settings.constraints:
+            if (level := slo.level(levels)) in measurements and math.isfinite(value := measurements[level].metric(slo.metric)):
+                trial.set_constraint(slo.label(levels), slo.violation(value))
+        trial.set_constraint("deployable", -1.0)
+        trial.set_user_attr("reason", reason)
+        self._close_constraints(trial, "pruned")
+        self.study.tell(trial, state=TrialState.PRUNED)
+
     def missed(self, trial: Trial | FrozenTrial) -> list[str]:
-        """The SLOs that a measured trial misses."""
+        """The SLOs that a trial misses."""
         labels = [slo.label(self.settings.workload.levels) for slo in self.settings.constraints]
         return [label for label in labels if trial.constraints.get(label, 0.0) > 0]
 
@@ -290,7 +324,7 @@ class Ledger:
         tries = trial.user_attrs.get("tries", 0) + counts
         # what was queued is whole; what was suggested may have been broken off between two parameters
         parameters = {**trial.params, **trial.system_attrs.get("fixed_params", {})}
-        if tries > RETRIES or not parameters:
+        if self._planned or tries > RETRIES or not parameters:
             return False
         attributes: dict[str, Any] = {"retry_of": trial.number, "tries": tries}
         if trial.user_attrs.get("default"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from tuner.backends.base import READY_POLL_S, Backend, Deployment, NotReadyInTime, Place, ServerExited
 from tuner.benchmark.base import Benchmark, Load, ServerUnusable
 from tuner.benchmark.measurement import Measurement
-from tuner.benchmark.warmup import warm_up
+from tuner.course import Course
 from tuner.engines.base import Engine
 from tuner.errors import Infeasible, Transient, TrialFailure
 from tuner.feasibility.gate import Gate
@@ -20,8 +20,6 @@ from tuner.settings import Workload
 from tuner.telemetry.progress import Progress
 from tuner.telemetry.watch import Watch
 
-WARMUP_TIMEOUT_S = 120.0
-"""Bound on one warm-up request: the first ones compile kernels on a GPU."""
 DYING_S = 2.0
 """A crashing server fails its requests a moment before its process has ended."""
 
@@ -37,8 +35,10 @@ class Record:
         server: What its own metrics showed, by load level; see `Watch.summary`.
         unflushed: Load levels before which the engine could not drop its prompt cache.
         durations_s: Seconds spent waiting for a place, deploying, warming up and under load.
+        gpus: GPUs that the deployment held.
         engine_version: As the server tells it.
-        complete: Whether all load levels were measured: whatever happens afterwards cannot take that away.
+        complete: Whether all load levels were measured that should be: whatever happens afterwards cannot take that away.
+        pruned: Why the trial was not worth going on with; None where it ran to its end.
     """
 
     effective: dict[str, Value] = field(default_factory=dict)
@@ -47,8 +47,10 @@ class Record:
     server: dict[int, dict[str, float]] = field(default_factory=dict)
     unflushed: list[int] = field(default_factory=list)
     durations_s: dict[str, float] = field(default_factory=dict)
+    gpus: int = 0
     engine_version: str = "unknown"
     complete: bool = False
+    pruned: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,29 +79,31 @@ class Rig:
             return refused.reason
         return self.backend.refuse(spec) or self.gate.refuse(configuration)
 
-    def measure(self, configuration: Configuration, place: Place, progress: Progress, record: Record) -> None:
-        """Deploys a configuration and measures every load level.
+    def measure(self, configuration: Configuration, place: Place, progress: Progress, record: Record, course: Course) -> None:
+        """Deploys a configuration and measures the load levels of its course.
 
         Args:
             configuration: What to deploy.
             place: Whose deployment it is.
             progress: Is told what happens.
             record: Is filled as facts come in, so that a failure keeps what was seen before it.
+            course: Chooses the load levels, and ends the trial where going on is not worth it.
 
         Raises:
             TrialFailure: the class says whose fault it was.
         """
         spec = self.engine.launch(configuration, f"{place.study}-{place.trial}-{secrets.token_hex(4)}")
         progress.stage("deploy")
-        start = time.monotonic()
+        record.gpus = spec.gpus
+        start = self.backend.clock()
         with self.backend.deploy(spec, place) as server:
             try:
                 server.wait_ready(self.engine.ready, spec.ready_timeout_s)
-                record.durations_s["deploy"] = time.monotonic() - start - server.queued_s
+                record.durations_s["deploy"] = self.backend.clock() - start - server.queued_s
                 record.effective = dict(self.engine.effective(server.endpoint))
                 record.engine_version = self.engine.version(server.endpoint)
                 self._warm_up(server, progress, record)
-                self._load(server, place.folder, progress, record)
+                self._load(server, place.folder, progress, record, course)
             except ServerExited as gone:
                 raise self.engine.diagnose(gone.status) from gone
             except NotReadyInTime as late:
@@ -108,21 +112,22 @@ class Rig:
             except ServerUnusable as unusable:
                 raise self._blame(server, unusable) from unusable
             finally:
+                record.durations_s.setdefault("deploy", self.backend.clock() - start - server.queued_s)  # paid for all the same
                 if server.queued_s:
                     record.durations_s["queue"] = server.queued_s
                 record.startup = self.engine.startup(_text(server.log_path))
 
     def _warm_up(self, server: Deployment, progress: Progress, record: Record) -> None:
         progress.stage("warm-up")
-        start = time.monotonic()
+        start = self.backend.clock()
         if self.workload.warmup_requests:
             users = min(self.workload.warmup_requests, self.workload.levels[-1])
-            warm_up(server.endpoint, self.workload.scenario, self.workload.warmup_requests, users, WARMUP_TIMEOUT_S)
-        record.durations_s["warm-up"] = time.monotonic() - start
+            self.benchmark.warm_up(server.endpoint, self.workload.scenario, self.workload.warmup_requests, users)
+        record.durations_s["warm-up"] = self.backend.clock() - start
 
-    def _load(self, server: Deployment, folder: Path, progress: Progress, record: Record) -> None:
-        start = time.monotonic()
-        for level in self.workload.levels:
+    def _load(self, server: Deployment, folder: Path, progress: Progress, record: Record, course: Course) -> None:
+        start = self.backend.clock()
+        while not record.pruned and (level := course.next_level(record.measurements)) is not None:
             if not self.engine.flush_cache(server.endpoint):
                 record.unflushed.append(level)
             load = Load(self.workload.scenario, level, self.workload.requests(level), self.workload.max_time_s, self.workload.stall_s)
@@ -138,8 +143,9 @@ class Rig:
                     f"{measurement.error_rate:.0%} of the requests failed at level {level} ({failed}); workload.max_error_rate"
                 )
             record.measurements[level] = measurement
-            record.durations_s["load"] = time.monotonic() - start
+            record.durations_s["load"] = self.backend.clock() - start
             progress.measured(level, measurement)
+            record.pruned = course.hopeless(record.measurements)
         record.complete = True
 
     def _blame(self, server: Deployment, unusable: ServerUnusable) -> TrialFailure:

@@ -9,11 +9,11 @@ import pytest
 
 from tests.test_space import every_kind
 from tuner.search.samplers import create
-from tuner.settings import SamplerSettings
+from tuner.search_settings import SamplerSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
-NAMES = ("tpe", "nsgaii", "random")
+NAMES = ("tpe", "nsgaii", "random", "qmc", "grid", "gp", "ehvi")
 
 
 def drawn(name: str, seed: int | None, trials: int = 24) -> list[dict[str, object]]:

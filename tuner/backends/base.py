@@ -117,6 +117,8 @@ class Backend(ABC):
     """Starts deployments and finds those that dead owners left behind."""
 
     name: ClassVar[str]
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+    """Seconds since some moment, by which trials are charged. A backend whose servers are only recorded has one that runs by itself."""
     stuck: Sequence[str] = ()
     """What the last `reap` could not remove, and why: one line each."""
 

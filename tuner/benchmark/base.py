@@ -80,6 +80,21 @@ class Benchmark(ABC):
         """
 
     @abstractmethod
+    def warm_up(self, endpoint: Endpoint, scenario: str, requests: int, users: int) -> None:
+        """Sends requests before the first load level, which are not measured.
+
+        Args:
+            endpoint: A server that is ready.
+            scenario: See `Load`.
+            requests: Their number, beside one that shows whether the server answers at all.
+            users: As many of them are in flight at a time.
+
+        Raises:
+            ServerUnusable: the server answers none of them.
+            Systemic: it refuses the API key.
+        """
+
+    @abstractmethod
     def version(self) -> str:
         """Version of the load generator."""
 

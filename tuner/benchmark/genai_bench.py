@@ -14,6 +14,7 @@ from tuner.benchmark.client import Client, genai_bench_version
 from tuner.benchmark.driver_process import DriverProcess
 from tuner.benchmark.measurement import Measurement
 from tuner.benchmark.results import Level, Request, measure
+from tuner.benchmark.warmup import warm_up
 from tuner.launch import Endpoint
 
 
@@ -61,6 +62,9 @@ class GenaiBench(Benchmark):
             level = self._level(self._ready_driver().level(request, load.max_time_s, server_alive, on_progress))
         level.save(folder / f"level-{load.concurrency}.json", load, f"genai-bench {self.version()} ({self._mode})")
         return measure(level, load)
+
+    def warm_up(self, endpoint: Endpoint, scenario: str, requests: int, users: int) -> None:
+        warm_up(endpoint, scenario, requests, users)
 
     def version(self) -> str:
         return genai_bench_version()

@@ -18,6 +18,7 @@ from tuner.benchmark.job_manifest import CONTAINER, MarksFor, ModelMount, job, l
 from tuner.benchmark.job_messages import OUTCOME, Transcript, of_outcome, own
 from tuner.benchmark.job_request import LevelRequest
 from tuner.benchmark.measurement import Measurement
+from tuner.benchmark.warmup import warm_up
 from tuner.benchmark_settings import JobSettings
 from tuner.errors import ConfigError, Systemic, Transient
 from tuner.kube.cluster import Cluster
@@ -98,6 +99,9 @@ class JobBench(Benchmark):
         except Systemic as failure:
             what = f"benchmark.job.tokenizer, here {self._tokenizer}, and benchmark.job.image={self._settings.image}"
             raise Systemic(f"{failure.reason}: check {what}", failure.detail) from failure
+
+    def warm_up(self, endpoint: Endpoint, scenario: str, requests: int, users: int) -> None:
+        warm_up(endpoint, scenario, requests, users)
 
     def version(self) -> str:
         """That of the image; before the first level that of this host, where it is usually the same."""

@@ -28,6 +28,9 @@ DATASET_INPUT = 256
 DATASET_OUTPUT = 64
 """Tokens of a warm-up request where a dataset, not the scenario, decides the lengths."""
 
+TIMEOUT_S = 120.0
+"""Bound on one request: the first ones compile kernels on a GPU."""
+
 CREDENTIALS = (401, 403)
 
 
@@ -40,7 +43,9 @@ class _Failed(Exception):
         self.reason = reason
 
 
-def warm_up(endpoint: Endpoint, scenario: str, requests: int, concurrency: int, timeout_s: float, api_key: str | None = None) -> None:
+def warm_up(
+    endpoint: Endpoint, scenario: str, requests: int, concurrency: int, timeout_s: float = TIMEOUT_S, api_key: str | None = None
+) -> None:
     """Sends requests of the scenario's mean lengths and returns when they have ended.
 
     The first one is short and goes alone. It tells how many tokens the server makes of a word, so that the prompts that follow come close
