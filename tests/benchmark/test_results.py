@@ -9,7 +9,7 @@ import pytest
 
 from tuner.benchmark.base import Load, ServerUnusable
 from tuner.benchmark.cli_mode import read_level
-from tuner.benchmark.measurement import METRICS, Measurement
+from tuner.benchmark.measurement import METRICS, STATISTICS, TIMINGS, Measurement
 from tuner.benchmark.results import CHUNKS_PER_S_LIMIT, CPU_SHARE_LIMIT, Level, Request, measure, timing
 from tuner.errors import Systemic
 
@@ -76,6 +76,80 @@ def test_rates_are_over_departures_and_latencies_over_all() -> None:
     assert measurement.input_tokens_per_s == 110.0
     assert measurement.ttft.mean == pytest.approx((4.0 + 3 * 0.1) / 4)
     assert measurement.duration_s == 10.0
+
+
+def waves(*latencies_s: float, users: int = 4) -> list[Request]:
+    """Whole waves of so many users, one after the other."""
+    end, sent = 0.0, []
+    for number, latency_s in enumerate(latencies_s):
+        end += latency_s
+        sent += [replace(request(end), latency_s=latency_s + 1e-6 * user, ttft_s=0.1 + 0.001 * (number % 2)) for user in range(users)]
+    return sent
+
+
+def test_a_slow_first_wave_counts_in_no_time() -> None:
+    load = replace(LOAD, concurrency=4)
+    measurement = measure(level(waves(9.0, 1.0, 1.01, 0.99)), load)
+    assert measurement.warmup_excluded == 4
+    assert measurement.completed == 16
+    assert measurement.latency.p99 == pytest.approx(1.01, abs=0.001)
+    assert measurement.requests_per_s == pytest.approx(4.0)
+
+
+def test_a_first_wave_like_the_others_counts() -> None:
+    measurement = measure(level(waves(1.02, 1.0, 1.01, 0.99)), replace(LOAD, concurrency=4))
+    assert measurement.warmup_excluded == 0
+    assert measurement.latency.p99 == pytest.approx(1.02, abs=0.001)
+
+
+def test_without_completion_times_no_wave_is_known() -> None:
+    requests = [replace(sent, finished_s=None) for sent in waves(9.0, 1.0, 1.01, 0.99)]
+    measurement = measure(level(requests), replace(LOAD, concurrency=4))
+    assert measurement.warmup_excluded == 0
+    assert measurement.latency.p99 == pytest.approx(9.0, abs=0.001)
+    assert set(measurement.spread) == {f"{name}_{each}_s" for name in TIMINGS for each in STATISTICS}
+
+
+class TestSpread:
+    def test_of_all_that_was_measured(self) -> None:
+        measurement = measure(level(waves(1.0, 1.1, 0.9, 1.0)), replace(LOAD, concurrency=4))
+        assert set(measurement.spread) == set(METRICS) - {"error_rate"}
+        assert 0.03 < measurement.spread["requests_per_s"] < 0.1
+        low, high = measurement.interval("requests_per_s") or (0.0, 0.0)
+        assert low < measurement.requests_per_s < high
+        assert high - low == pytest.approx(2 * 1.96 * measurement.spread["requests_per_s"] * measurement.requests_per_s, rel=0.01)
+        narrow = measurement.interval("requests_per_s", 0.5) or (0.0, 0.0)
+        assert narrow[1] - narrow[0] < high - low
+
+    def test_one_wave_says_nothing_of_rates(self) -> None:
+        measurement = measure(level(waves(1.0)), replace(LOAD, concurrency=4))
+        assert "requests_per_s" not in measurement.spread
+        assert measurement.interval("requests_per_s") is None
+
+    def test_a_record_from_before_it_loads(self) -> None:
+        data = measure(level(waves(1.0, 1.1, 0.9)), replace(LOAD, concurrency=4)).to_dict()
+        for name in ("spread", "warmup_excluded", "cache_reuse"):
+            del data[name]
+        assert Measurement.from_dict(data).spread == {}
+
+
+@pytest.mark.parametrize(
+    ("completed", "excluded", "metric", "unresolved"),
+    [
+        (99, 0, "ttft_p99_s", True),
+        (100, 0, "ttft_p99_s", False),
+        (103, 4, "latency_p99_s", True),
+        (19, 0, "tpot_p95_s", True),
+        (20, 0, "tpot_p95_s", False),
+        (1, 0, "ttft_p50_s", True),
+        (2, 0, "ttft_p50_s", False),
+        (1, 0, "ttft_mean_s", False),
+        (1, 0, "output_tokens_per_s", False),
+    ],
+)
+def test_percentiles_need_requests(completed: int, excluded: int, metric: str, unresolved: bool) -> None:
+    measurement = replace(measure(level([request()] * 4), LOAD), completed=completed, warmup_excluded=excluded)
+    assert measurement.unresolved(metric) is unresolved
 
 
 def test_outputs_of_one_token_have_no_tpot() -> None:

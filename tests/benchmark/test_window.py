@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tuner.benchmark.window import Window, departures
+from tuner.benchmark.window import Window, departures, slow_start
 
 
 def completions(users: int, slots: int, count: int, service_s: Callable[[], float]) -> list[float]:
@@ -62,3 +62,35 @@ def test_less_than_two_waves_count_from_the_start() -> None:
     assert departures([1.0, 1.0, 1.0], 4) == Window(0, 3, 1.0)
     assert departures([1.0, 1.0, 1.0, 1.0, 2.0], 4) == Window(0, 4, 1.0)
     assert departures([0.5], 1) == Window(0, 1, 0.5)
+
+
+class TestSlowStart:
+    @staticmethod
+    def waves(source: random.Random, first: float, waves: int, users: int, sigma: float = 0.05) -> list[list[float]]:
+        return [[source.lognormvariate(0.0, sigma) * (first if wave == 0 else 1.0) for _ in range(users)] for wave in range(waves)]
+
+    @pytest.mark.parametrize(("waves", "users"), [(3, 4), (4, 16), (32, 1), (4, 64)])
+    def test_is_seen(self, waves: int, users: int) -> None:
+        source = random.Random(1)
+        assert all(slow_start(self.waves(source, 1.5, waves, users)) for _ in range(100))
+
+    @pytest.mark.parametrize(("sigma", "share"), [(0.02, 0.0), (0.3, 0.03), (1.0, 0.1)])
+    @pytest.mark.parametrize(("waves", "users"), [(3, 4), (4, 16), (32, 1), (4, 64)])
+    def test_is_not_seen_where_there_is_none(self, waves: int, users: int, sigma: float, share: float) -> None:
+        source = random.Random(2)
+        assert sum(slow_start(self.waves(source, 1.0, waves, users, sigma)) for _ in range(400)) <= 400 * share
+
+    def test_waves_that_differ_as_a_whole_are_noise(self) -> None:
+        assert not slow_start([[1.5] * 8, [1.0] * 8, [1.4] * 8, [1.1] * 8])
+        assert slow_start([[2.5] * 8, [1.0] * 8, [1.2] * 8, [1.1] * 8])
+
+    def test_less_than_a_tenth_is_not_worth_it(self) -> None:
+        assert not slow_start([[1.09] * 8, [1.0] * 8, [1.0] * 8])
+        assert slow_start([[1.11] * 8, [1.0] * 8, [1.0] * 8])
+
+    def test_a_faster_first_wave_stays(self) -> None:
+        assert not slow_start([[0.1] * 8, [1.0] * 8, [1.0] * 8])
+
+    def test_two_waves_tell_nothing(self) -> None:
+        assert not slow_start([[9.0] * 8, [1.0] * 8])
+        assert not slow_start([])

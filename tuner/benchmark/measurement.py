@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from math import nan
+from statistics import NormalDist
 from typing import Any
 
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
@@ -44,6 +45,11 @@ class Measurement:
         requests_per_s: Completed requests per second of the window.
         client_cpu_share: CPU seconds that the load generator used per second of the level, 1.0 being one core; None where unknown.
         client_bound: Whether the load generator, not the server, set the pace. Such a level says little about the server.
+        warmup_excluded: Requests of the first wave that the times leave out, see `tuner.benchmark.window.slow_start`.
+        spread: Relative standard error by metric, from the requests of this one level; see `tuner.benchmark.spread`. It knows nothing of
+            what differs between two runs. Metrics of which it says nothing are missing.
+        cache_reuse: Share of the prompt tokens that the prompt cache answered though the traffic does not repeat itself so; None where
+            there was no such thing, or nobody could tell. See `tuner.benchmark.reuse`.
     """
 
     concurrency: int
@@ -59,6 +65,9 @@ class Measurement:
     requests_per_s: float
     client_cpu_share: float | None
     client_bound: bool
+    warmup_excluded: int = 0
+    spread: Mapping[str, float] = field(default_factory=dict)
+    cache_reuse: float | None = None
 
     @property
     def error_rate(self) -> float:
@@ -81,12 +90,29 @@ class Measurement:
         distribution: Timing | None = getattr(self, timing)
         return nan if distribution is None else float(getattr(distribution, statistic))
 
+    def interval(self, name: str, confidence: float = 0.95) -> tuple[float, float] | None:
+        """Where the metric would lie if this level had gone on for ever, with this probability; None where `spread` says nothing of it."""
+        if name not in self.spread:
+            return None
+        value, wide = self.metric(name), NormalDist().inv_cdf((1 + confidence) / 2) * self.spread[name]
+        return max(0.0, value * (1 - wide)), value * (1 + wide)
+
+    def unresolved(self, name: str) -> bool:
+        """Whether the metric is a percentile of too few requests: of fewer than 100 none lies above the 99th, which is then the slowest."""
+        if name in RATES or (percent := name.rsplit("_", 2)[1].removeprefix("p")) == "mean":
+            return False
+        return (self.completed - self.warmup_excluded) * (100 - int(percent)) < 100
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; `from_dict` reads it back."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Measurement:
-        """Reads what `to_dict` wrote."""
-        known = {field.name: data[field.name] for field in fields(cls)}
+        """Reads what `to_dict` wrote; what was not yet kept then has its default."""
+        known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
         return cls(**known | {timing: Timing(**data[timing]) for timing in TIMINGS if data[timing] is not None})
+
+
+Curve = Mapping[int, Measurement]
+"""What one trial has shown, by load level; levels that were not run are missing."""

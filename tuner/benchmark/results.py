@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from math import floor
 from pathlib import Path
 from typing import Any
 
 from tuner.benchmark.base import Load, ServerUnusable
 from tuner.benchmark.measurement import Measurement, Timing
-from tuner.benchmark.window import Window, departures
+from tuner.benchmark.window import MIN_WAVES, Window, departures, slow_start
 
 CPU_SHARE_LIMIT = 0.8
 """Share of one core above which genai-bench, being one thread, delays its own timestamps. From measurements of genai-bench 0.0.5 against a
@@ -94,9 +95,9 @@ class Level:
 def measure(level: Level, load: Load) -> Measurement:
     """The measurement that `level` amounts to.
 
-    Latency statistics are over all completed requests, as genai-bench's are. Rates are over the window of departures where completion times
-    are known, and otherwise over the whole duration, which understates them: the requests in flight at the end take up time and count
-    nothing, up to `concurrency / (2 * requests)` of the rate.
+    Latency statistics are over all completed requests, as genai-bench's are, but without a first wave that was slower than the rest
+    (`slow_start`). Rates are over the window of departures where completion times are known, and otherwise over the whole duration, which
+    understates them: the requests in flight at the end take up time and count nothing, up to `concurrency / (2 * requests)` of the rate.
 
     Raises:
         ServerUnusable: no request ended well, or the level ended because the server hung.
@@ -108,24 +109,81 @@ def measure(level: Level, load: Load) -> Measurement:
     timed = len(finished_s) == len(requests)
     window = departures(finished_s, load.concurrency) if timed else Window(0, len(requests), level.duration_s)
     counted = requests[window.first : window.end]
-    output_tokens_per_s = sum(request.output_tokens for request in counted) / window.seconds
+    flows = _flows(counted)
+    output_tokens_per_s = flows["output_tokens_per_s"] / window.seconds
     cpu_share = None if level.client_cpu_s is None else level.client_cpu_s / level.duration_s
-    tpots = [request.tpot_s for request in requests if request.tpot_s is not None]
+    sent = sorted(requests, key=_sent_s) if timed else requests
+    whole = timed and len(sent) >= MIN_WAVES * load.concurrency
+    settled = sent[load.concurrency :] if whole else sent
+    lasting = settled if whole and _starts_slowly(sent, load.concurrency) else sent
+    times = _times(lasting)
     return Measurement(
         concurrency=load.concurrency,
         completed=len(requests),
         errors=dict(level.errors),
         duration_s=level.duration_s,
         window_s=window.seconds,
-        ttft=timing([request.ttft_s for request in requests]),
-        tpot=timing(tpots) if tpots else None,
-        latency=timing([request.latency_s for request in requests]),
+        ttft=timing(times["ttft"]),
+        tpot=timing(times["tpot"]) if times["tpot"] else None,
+        latency=timing(times["latency"]),
         output_tokens_per_s=output_tokens_per_s,
-        input_tokens_per_s=sum(request.input_tokens for request in counted) / window.seconds,
-        requests_per_s=len(counted) / window.seconds,
+        input_tokens_per_s=flows["input_tokens_per_s"] / window.seconds,
+        requests_per_s=flows["requests_per_s"] / window.seconds,
         client_cpu_share=cpu_share,
         client_bound=(cpu_share or 0.0) > CPU_SHARE_LIMIT or output_tokens_per_s > CHUNKS_PER_S_LIMIT,
+        warmup_excluded=len(sent) - len(lasting),
+        spread=_spread(settled, counted, window, load.concurrency if timed else len(counted)),
     )
+
+
+def _flows(requests: Sequence[Request]) -> dict[str, float]:
+    """What requests brought, by the name of the rate that it is divided into."""
+    return {
+        "output_tokens_per_s": sum(request.output_tokens for request in requests),
+        "input_tokens_per_s": sum(request.input_tokens for request in requests),
+        "requests_per_s": len(requests),
+    }
+
+
+def _times(requests: Sequence[Request]) -> dict[str, list[float]]:
+    return {
+        "ttft": [request.ttft_s for request in requests],
+        "tpot": [request.tpot_s for request in requests if request.tpot_s is not None],
+        "latency": [request.latency_s for request in requests],
+    }
+
+
+def _sent_s(request: Request) -> float:
+    """Seconds from the start of the level to when it was sent."""
+    return (request.finished_s or 0.0) - request.latency_s
+
+
+def _starts_slowly(sent: Sequence[Request], concurrency: int) -> bool:
+    waves = _waves(sent, concurrency)
+    return any(slow_start([[getattr(request, name) for request in wave] for wave in waves]) for name in ("ttft_s", "latency_s"))
+
+
+def _waves(requests: Sequence[Request], size: int) -> list[Sequence[Request]]:
+    """The whole waves of them."""
+    return [requests[first : first + size] for first in range(0, len(requests) - size + 1, size)]
+
+
+def _spread(settled: Sequence[Request], counted: Sequence[Request], window: Window, wave: int) -> dict[str, float]:
+    """The standard errors of all metrics, relative to them.
+
+    Args:
+        settled: Requests without the first wave where others follow: that queues build up in it is the same each time, and no noise.
+        counted: Those that the rates count.
+        window: Over which they do.
+        wave: Number of completions that belong together.
+    """
+    from tuner.benchmark.spread import spread_of_rates, spread_of_times  # here, so that a start without a measurement needs no numpy
+
+    times = {name: spread_of_times(values) for name, values in _times(settled).items()}
+    found = {f"{name}_{statistic}_s": error for name, errors in times.items() for statistic, error in errors.items()}
+    waves = _waves(counted, wave)
+    edges = [(counted[-1].finished_s or 0.0) - window.seconds, *(wave[-1].finished_s or 0.0 for wave in waves)]
+    return found | spread_of_rates([_flows(wave) for wave in waves], [end - start for start, end in pairwise(edges)])
 
 
 def unusable(level: Level, load: Load) -> ServerUnusable:
