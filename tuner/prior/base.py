@@ -13,9 +13,15 @@ class Prior(ABC):
     """Ranks configurations; its absolute values are not to be trusted, nor ever shown as measurements.
 
     The sampler learns `log(measured / predicted)` with a scale of its own, so that a wrong prior costs a few trials and no more.
+
+    Attributes:
+        name: For the log.
+        trust: How much of a predicted difference is expected to be there, in logarithms: the slope of measured over predicted, before
+            anything was measured. 1 where model and GPU are known, less where the prediction is of another case.
     """
 
     name: ClassVar[str]
+    trust: ClassVar[float] = 1.0
 
     @abstractmethod
     def predict(self, configuration: Configuration, level: int) -> Mapping[str, float] | None:
