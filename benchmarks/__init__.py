@@ -1,0 +1,1 @@
+"""Benchmarks of tuner itself, run from the repository: `python -m benchmarks.NAME`. Not shipped."""
