@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from tuner.benchmark.measurement import Measurement
 from tuner.errors import TrialFailure
+from tuner.evaluation import evaluate
 from tuner.report import curve, text
 from tuner.report.curve import Curve
 from tuner.settings import Settings
@@ -68,17 +69,11 @@ class Pages:
         self._artifacts.mkdir(parents=True, exist_ok=True)
         store = FileSystemArtifactStore(self._artifacts)
         upload_artifact(artifact_store=store, file_path=str(picture), study_or_trial=trial, mimetype="image/png")
-        save_note(trial, _note(trial, measured, self._missed(measured)))
+        save_note(trial, _note(trial, measured, self._missed(measured, trial.user_attrs.get('gpus', 0))))
 
-    def _missed(self, measured: Curve) -> list[str]:
+    def _missed(self, measured: Curve, gpus: int) -> list[str]:
         """The SLOs that these measurements miss: the dashboard's badge 'Best Trial' knows nothing of constraints."""
-        settings = self._ledger.settings
-        levels = settings.workload.levels
-        return [
-            slo.label(levels)
-            for slo in settings.constraints
-            if slo.level(levels) in measured and slo.violation(measured[slo.level(levels)].metric(slo.metric)) > 0
-        ]
+        return evaluate(self._ledger.settings, measured, gpus).missed
 
     def failure(self, trial: Trial, failure: TrialFailure) -> None:
         """Writes the reason into the note of a trial that failed."""

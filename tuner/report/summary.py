@@ -9,15 +9,17 @@ from rich.console import Console
 from rich.text import Text
 
 from tuner.backends.base import Backend
+from tuner.confirm.verdict import Verdict
 from tuner.engines.base import Engine
+from tuner.report import verdict as words
 from tuner.report.front import configuration, front_table
 from tuner.settings import Settings
 from tuner.storage import shown
 from tuner.study import Ledger
 
 
-def show(ledger: Ledger, engine: Engine, backend: Backend, console: Console) -> None:
-    """Prints the result of the study as it stands."""
+def show(ledger: Ledger, engine: Engine, backend: Backend, console: Console, verdict: Verdict | None = None) -> None:
+    """Prints the result of the study as it stands; the launch commands are those of the verdict where there is one."""
     settings, finished = ledger.settings, ledger.finished
     measured = [trial for trial in finished if trial.values is not None]
     console.print()
@@ -29,10 +31,13 @@ def show(ledger: Ledger, engine: Engine, backend: Backend, console: Console) -> 
     infeasible = f", {len(finished) - len(measured)} infeasible" if len(finished) > len(measured) else ""
     for line in (
         f"{len(finished)} of {settings.trials} trials: {len(measured)} measured{infeasible}",
-        *_remarks(ledger),
+        *(_remarks(ledger) if verdict is None else ()),
     ):
         console.print(Text(line), soft_wrap=True)
-    for sentence, trial in _best(ledger):
+    if verdict is not None:
+        for line in ("", *words.lines(ledger, verdict)):
+            console.print(Text(line), soft_wrap=True)
+    for sentence, trial in _best(ledger) if verdict is None else _recommended(ledger, verdict):
         console.print(Text(f"\n{sentence}"))
         launch = backend.launch_text(engine.launch(configuration(trial), ""))
         # a manifest ends with a word that a shell expects at the beginning of a line
@@ -61,6 +66,16 @@ def _remarks(ledger: Ledger) -> list[str]:
         reason = next((t.user_attrs["reason"] for t in ledger.finished if t.user_attrs.get("default") and "reason" in t.user_attrs), None)
         lines.append(f"The engine's defaults were not measured{f': {reason}' if reason else ''}")
     return lines
+
+
+def _recommended(ledger: Ledger, verdict: Verdict) -> list[tuple[str, FrozenTrial]]:
+    """What to launch after the verdict: what it recommends, else the defaults."""
+    trials = {trial.number: trial for trial in ledger.finished}
+    objectives = {number: [f.objective for f in verdict.findings if f.trial == number] for number in verdict.recommended}
+    shown = [(f"Recommended for {' and '.join(labels)}: trial #{number}", trials[number]) for number, labels in objectives.items()]
+    if shown or ledger.default is None or not verdict.findings:
+        return shown
+    return [("Recommended: the engine's defaults", ledger.default)]
 
 
 def _best(ledger: Ledger) -> list[tuple[str, FrozenTrial]]:

@@ -7,7 +7,16 @@ import math
 from tuner.launch import Configuration, Value
 
 NONE = "n/a"
-UNITS = {"output_tokens_per_s": "tok/s", "input_tokens_per_s": "tok/s", "requests_per_s": "req/s", "error_rate": ""}
+UNITS = {
+    "output_tokens_per_s": "tok/s",
+    "input_tokens_per_s": "tok/s",
+    "requests_per_s": "req/s",
+    "error_rate": "",
+    "concurrency": "users",
+    "output_tokens": "tok/$",
+    "input_tokens": "tok/$",
+    "requests": "req/$",
+}
 
 
 def configuration(values: Configuration) -> str:
