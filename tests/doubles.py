@@ -48,6 +48,7 @@ def settings(folder: Path, /, **changes: Any) -> Settings:
         "workload": {"scenario": "D(64,32)", "levels": [1, 4], "warmup_requests": 0},
         "objectives": OBJECTIVES,
         "sampler": {"name": "random"},
+        "pruner": {"name": "none"},
         "storage": {"url": f"sqlite:///{folder / 'tuner.db'}"},
     }
     return load(composed | changes)
@@ -265,6 +266,9 @@ class ProgressDouble:
     def _tell(self, line: str) -> None:
         self.lines.append(line)
         self.world.reach(f"progress {line.split()[0]}")
+
+    def notice(self, line: str) -> None:
+        self._tell(f"notice {line}")
 
     def trial(self, number: int, configuration: Configuration, default: bool) -> None:
         self._tell(f"trial {number}{' default' if default else ''}")

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from tuner.engine_settings import GpuEngineSettings, LlamaCppSettings
 from tuner.errors import ConfigError
 from tuner.objectives import Objective, Slo
-from tuner.settings import GpuEngineSettings, LlamaCppSettings, Settings, load
+from tuner.settings import Settings, load
 
 BASE: Mapping[str, Any] = {
     "study_name": "some-study",
@@ -38,6 +39,8 @@ BASE: Mapping[str, Any] = {
     "storage": {"url": "sqlite:///studies/tuner.db"},
 }
 SGLANG = {"name": "sglang", "model": "m", "executable": ["sglang"]}
+CONCURRENCY = {"metric": "concurrency", "direction": "maximize"}
+GOODPUT: dict[str, Any] = {"bounds": [{"metric": "ttft_p99_s", "max": 0.5}]}
 GONE = object()
 """A value that stands for: take this key away."""
 
@@ -66,14 +69,20 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"samplr": 1}, r"samplr: unknown key \(did you mean sampler\?\); known here: backend, .*, workload"),
     ({"experimnt": "x"}, r"experimnt: unknown key \(did you mean experiment\?\); known here: .*"),
     ({"experiment": {"trials": 3}}, r"experiment: a file of an experiment must begin with the line '# @package _global_'"),
-    ({"workload.levls": [1]}, r"workload\.levls: unknown key \(did you mean levels\?\); known here: dataset, levels, .*, warmup_requests"),
+    (
+        {"workload.levls": [1]},
+        r"workload\.levls: unknown key \(did you mean levels\?\); known here: dataset, goodput, levels, .*, warmup_requests",
+    ),
     ({"engine.modle": "x"}, r"engine\.modle: unknown key \(did you mean model\?\); known here: args, executable, image, model, .*"),
     ({"engine": SGLANG | {"imag": "x"}}, r"engine\.imag: unknown key \(did you mean image\?\); known here: args, executable, image, .*"),
-    ({"objectives.0.metrik": "x"}, r"objectives\.0\.metrik: unknown key \(did you mean metric\?\); known here: at, direction, metric"),
-    ({"constraints.0.maximum": 1}, r"constraints\.0\.maximum: unknown key \(did you mean max\?\); known here: at, max, metric, min"),
+    ({"objectives.0.metrik": "x"}, r"objectives\.0\.metrik: unknown key \(did you mean metric\?\); known here: at, direction, metric, per"),
+    ({"constraints.0.maximum": 1}, r"constraints\.0\.maximum: unknown key \(did you mean max\?\); known here: at, max, metric, min, per"),
     ({"space.n_parallel.hihg": 8}, r"space\.n_parallel\.hihg: unknown key \(did you mean high\?\); known here: default, .*"),
     ({"space.share.choices": [1]}, r"space\.share\.choices: unknown key; known here: default, high, log, low, step, type, when"),
-    ({"sampler.startup": 1}, r"sampler\.startup: unknown key \(did you mean startup_trials\?\); known here: name, prior, startup_trials, warm_start"),
+    (
+        {"sampler.startup": 1},
+        r"sampler\.startup: unknown key \(did you mean startup_trials\?\); known here: name, prior, startup_trials, warm_start",
+    ),
     ({"storage.ulr": "x"}, r"storage\.ulr: unknown key \(did you mean url\?\); known here: url"),
     # an unknown key explains the missing one, so it is told first
     ({"workload.levls": [1], "workload.levels": GONE}, r"workload\.levls: unknown key \(did you mean levels\?\); .*"),
@@ -124,7 +133,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"workload.levels": [0]}, r"workload\.levels\.0: 0 must be above 0"),
     ({"dashboard": {"port": 70000}}, r"dashboard\.port: 70000 must be at most 65535"),
     ({"benchmark": {"mode": "drive"}}, r"benchmark\.mode: 'drive' is not allowed; use one of driver, cli, job \(did you mean driver\?\)"),
-    ({"sampler.name": "tpee"}, r"sampler\.name: 'tpee' is not allowed; use one of ehvi, tpe, gp, nsgaii, random, grid, qmc \(did you mean tpe\?\)"),
+    (
+        {"sampler.name": "tpee"},
+        r"sampler\.name: 'tpee' is not allowed; use one of ehvi, tpe, gp, nsgaii, random, grid, qmc \(did you mean tpe\?\)",
+    ),
     ({"backend.name": "dokcer"}, r"backend\.name: 'dokcer' is not allowed; use one of auto, local, docker, ome \(did you mean docker\?\)"),
     ({"engine.name": "vlm"}, r"engine\.name: 'vlm' is not allowed; use one of llamacpp, sglang, vllm \(did you mean vllm\?\)"),
     ({"objectives.0.direction": "minimise"}, r"objectives\.0\.direction: 'minimise' .* minimize, maximize \(did you mean minimize\?\)"),
@@ -148,7 +160,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"workload.scenario": "D(10,0)"}, r"workload\.scenario: .*'D\(10,0\)'.* at least one token"),
     ({"workload.levels": [4, 1, 4]}, r"workload\.levels: \[4, 1, 4\] names a level twice"),
     ({"objectives.0.metric": "latency_p99"}, r"objectives\.0\.metric: 'latency_p99' is no metric \(did you mean latency_p99_s\?\); .*"),
-    ({"objectives.0.at": 7}, r"objectives\.0\.at: level 7 is not run; use min, max, or one of workload\.levels=\[1, 4, 16\]"),
+    ({"objectives.0.at": 7}, r"objectives\.0\.at: level 7 is not run; use min, max, best, or one of workload\.levels=\[1, 4, 16\]"),
     ({"objectives.0.at": "maxx"}, r"objectives\.0\.at: 'maxx' is not allowed; use min, max, .*workload\.levels \(did you mean max\?\)"),
     ({"objectives.0.at": 1.5}, r"objectives\.0\.at: 1\.5 is not allowed; .*"),
     ({"objectives.0.at": True}, r"objectives\.0\.at: true is not allowed; .*"),
@@ -163,6 +175,25 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"constraints": [{"metric": "ttft_p99_s", "max": 1}, {"metric": "ttft_p99_s", "at": 16, "max": 1}]},
         r"constraints\.1: .*<=1 .*twice.*",
     ),
+    ({"objectives.0": CONCURRENCY | {"at": "goodput"}}, r"workload\.goodput: missing; objectives\.0\.at=goodput needs the bounds .*"),
+    (
+        {"workload.goodput": GOODPUT},
+        r"workload\.goodput: nothing uses it; give an objective or a constraint at: goodput, or set it to null",
+    ),
+    ({"workload.goodput": GOODPUT | {"low": 2}}, r"workload\.goodput\.low: 2 is above the lowest of workload\.levels=\[1, 4, 16\]"),
+    ({"workload.goodput": GOODPUT | {"high": 8}}, r"workload\.goodput\.high: 8 is below the highest of workload\.levels=\[1, 4, 16\]"),
+    ({"workload.goodput": {"bounds": []}}, r"workload\.goodput\.bounds: \[\] is empty; give at least one"),
+    (
+        {"workload.goodput": {"bounds": [{"metric": "ttft_p99", "max": 1}]}},
+        r"workload\.goodput\.bounds\.0\.metric: 'ttft_p99' is no metric .*",
+    ),
+    ({"objectives.0": CONCURRENCY | {"at": 16}}, r"objectives\.0: concurrency@16 is the load itself; .*"),
+    ({"objectives.1.per": "gpu"}, r"objectives\.1\.per: engine=llamacpp uses no GPU here; remove it"),
+    ({"objectives.0.per": "gpu"}, r"objectives\.0: per: gpu is for output_tokens_per_s, .*; latency_p99_s does not grow with the hardware"),
+    ({"objectives.1.per": "cpu"}, r"objectives\.1\.per: 'cpu' is not allowed; use one of gpu, dollar \(did you mean gpu\?\)"),
+    ({"engine": SGLANG, "objectives.1.per": "dollar"}, r"cost\.gpu_hour: missing; objectives\.1\.per=dollar needs the price .*"),
+    ({"stop": {"gpu_hours": 2}}, r"stop\.gpu_hours: engine=llamacpp uses no GPU here; use stop\.wall_time_h"),
+    ({"stop": {"target": [{"metric": "ttft_p99_s", "at": 7, "max": 1}]}}, r"stop\.target\.0\.at: level 7 is not run; .*"),
     ({"constraints.0.min": 0.1}, r"constraints\.0: give exactly one of min and max"),
     ({"constraints.0.max": GONE}, r"constraints\.0: give exactly one of min and max"),
     ({"constraints.0.max": 0}, r"constraints\.0\.max: 0 must be above 0"),
@@ -287,6 +318,8 @@ class TestIdentity:
             {"dashboard": {"port": 9999}},
             {"stand_in_for": "llama1b"},
             {"workload.levels": [16, 4, 1]},
+            {"stop": {"wall_time_h": 3.0, "target": [{"metric": "ttft_p99_s", "max": 0.1}]}},
+            {"cost": {"gpu_hour": 2.5}},
         ],
         ids=str,
     )
@@ -311,11 +344,18 @@ class TestIdentity:
             {"objectives.0.at": "max"},
             {"constraints": []},
             {"benchmark": {"mode": "cli"}},
+            {"objectives.1.at": "best"},
+            {"objectives.1.at": "goodput", "workload.goodput": GOODPUT},
         ],
         ids=str,
     )
     def test_changed_by_what_decides_a_measurement(self, changes: dict[str, Any]) -> None:
         assert settings(**changes).fingerprint != settings().fingerprint
+
+    def test_a_price_that_decides_values_is_part_of_it(self) -> None:
+        priced = composed(**{"objectives.1.per": "dollar"}) | {"engine": SGLANG}
+        prints = {load(priced | {"cost": {"gpu_hour": price}}).fingerprint for price in (2.5, 3.0)}
+        assert len(prints) == 2
 
     def test_executable_is_no_part_of_it(self) -> None:
         engines = [SGLANG, SGLANG | {"executable": ["/opt/sglang"]}]

@@ -10,8 +10,8 @@ from tuner.backends.base import NotReadyInTime, Place, ServerExited
 from tuner.benchmark.base import ServerUnusable
 from tuner.course import EveryLevel
 from tuner.errors import Infeasible, Systemic, Transient
-from tuner.launch import ExitStatus
-from tuner.server_facts import Startup
+from tuner.launch import Endpoint, ExitStatus
+from tuner.server_facts import ServerMetrics, Startup
 from tuner.trial import Record, Rig
 
 
@@ -76,6 +76,23 @@ def test_record_holds_what_was_seen(world: World, tmp_path: Path) -> None:
     assert record.measurements[4] == measured({"n_parallel": 8}, 4)
     assert list(record.durations_s) == ["deploy", "warm-up", "load"]
     assert record.server == {1: {"running_max": 2, "preemptions": 1}, 4: {"running_max": 2, "preemptions": 0}}
+
+
+def test_answers_of_the_prompt_cache_are_told(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From level to level: a server that finds all of what it is sent the second time."""
+    found = {"run 1": 0.0, "run 4": 40.0}
+
+    def metrics(engine: EngineDouble, endpoint: Endpoint) -> ServerMetrics:
+        runs = [call for call in world.calls if call.startswith("run")]
+        return ServerMetrics(prompt_tokens=50.0 * len(runs), cached_tokens=sum(found[run] for run in runs))
+
+    monkeypatch.setattr(EngineDouble, "metrics", metrics)
+    record = Record()
+    world.flushes = False
+    measure(world, tmp_path, record)
+    assert record.measurements[1].cache_reuse is None
+    assert record.measurements[4].cache_reuse == pytest.approx(0.8 - 20 / 60, abs=1e-4)  # the double's prompts are shorter than 64
+    assert record.unflushed == [1, 4]
 
 
 def test_what_a_dead_server_logged_about_memory_is_kept(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ QUICK = (
     "workload.min_requests=4",
     "workload.requests_per_user=2",
     "workload.warmup_requests=1",
+    "confirm.repeats=0",
     "seed=1",
 )
 DEADLINE_S = 120

@@ -190,6 +190,13 @@ class DockerBackendSettings(GpuBackendSettings):
         return container
 
 
+class ReplayBackendSettings(Section):
+    """No server at all: the table of `engine=replay`."""
+
+    name: Literal["replay"]
+
+
 BackendSettings = Annotated[
-    AutoBackendSettings | LocalBackendSettings | DockerBackendSettings | OmeBackendSettings, Field(discriminator="name")
+    AutoBackendSettings | LocalBackendSettings | DockerBackendSettings | OmeBackendSettings | ReplayBackendSettings,
+    Field(discriminator="name"),
 ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tuner import host
-from tuner.backend_settings import DockerBackendSettings, LocalBackendSettings
+from tuner.backend_settings import DockerBackendSettings, LocalBackendSettings, ReplayBackendSettings
 from tuner.backends import auto, docker_connection
 from tuner.backends.base import Backend, Place
 from tuner.backends.docker import Docker
@@ -22,21 +22,30 @@ from tuner.benchmark.client import Client
 from tuner.benchmark.genai_bench import GenaiBench
 from tuner.benchmark.job import JobBench
 from tuner.benchmark.job_manifest import Marks, ModelMount
-from tuner.engine_settings import LlamaCppSettings
+from tuner.engine_settings import LlamaCppSettings, ReplaySettings
 from tuner.engines.base import Engine
 from tuner.engines.llamacpp import LlamaCpp
 from tuner.engines.sglang import Sglang
 from tuner.engines.vllm import Vllm
 from tuner.errors import ConfigError, NotReadyError, TrialFailure
 from tuner.explain import nearest
+from tuner.feasibility import gate as feasibility
+from tuner.feasibility.gate import Gate
+from tuner.feasibility.memory import GIB
 from tuner.feasibility.rules import RULES
 from tuner.gpus import Gpu, GpuSlots, discover, select
 from tuner.kube.cluster import Cluster
 from tuner.kube.resources import Object, inside
-from tuner.launch import Value
+from tuner.launch import Configuration, Value
 from tuner.ome_settings import OmeBackendSettings
 from tuner.owner import Owner
 from tuner.parameters import Float
+from tuner.prior.create import create as create_prior
+from tuner.replay.backend import ReplayBackend
+from tuner.replay.bench import ReplayBench
+from tuner.replay.checks import check
+from tuner.replay.engine import Replay
+from tuner.search.knowledge import Knowledge
 from tuner.settings import Settings
 from tuner.space_settings import check_encodable
 
@@ -96,6 +105,12 @@ def create_engine(settings: Settings) -> Engine:
         ConfigError: what it needs is missing or wrong in the configuration.
         NotReadyError: where the Docker daemon is cannot be told.
     """
+    if (settings.engine.name == "replay") != (settings.backend.name == "replay"):
+        wrong, fix = ("backend", "engine") if settings.engine.name == "replay" else ("engine", "backend")
+        name = getattr(settings, wrong).name
+        raise ConfigError(f"{wrong}={name}: {fix}=replay replays a table, which needs {wrong}=replay too; set both or neither")
+    if isinstance(settings.engine, ReplaySettings):
+        return Replay(settings.engine, settings.space)
     docker = settings.backend if isinstance(settings.backend, DockerBackendSettings) else None
     ome = settings.backend if isinstance(settings.backend, OmeBackendSettings) else None
     if ome:
@@ -136,7 +151,7 @@ def create_engine(settings: Settings) -> Engine:
 
 
 def check_parameters(settings: Settings, engine: Engine) -> None:
-    """Refuses a search space with parameters that the engine does not have: not one trial could be launched.
+    """Refuses a space with parameters that the engine does not have, and what a table cannot answer: not one trial could be launched.
 
     Raises:
         ConfigError: names the first of them.
@@ -146,10 +161,13 @@ def check_parameters(settings: Settings, engine: Engine) -> None:
             known = sorted(engine.parameters)
             more = f"known: {', '.join(known)}" if len(known) < LISTED else "for another version of the engine name it: engine.version=..."
             raise ConfigError(f"space.{name}: {engine.name} has no such parameter{nearest(name, known)}; {more}")
+    if isinstance(engine, Replay):
+        check(settings, engine.table)
 
 
 def find_gpus(settings: Settings) -> tuple[Gpu, ...] | None:
-    """The GPUs of this host that deployments may use; none for an engine that needs none, None where they cannot be seen from here.
+    """The GPUs of this host that deployments may use; none for an engine that needs none, None where they cannot be seen from here. For a
+    replay those that its table was recorded on.
 
     Raises:
         NotReadyError: there is none, or not the one that `backend.gpus` names.
@@ -157,7 +175,11 @@ def find_gpus(settings: Settings) -> tuple[Gpu, ...] | None:
     backend = settings.backend
     if settings.engine.name == "llamacpp":
         return ()
-    if isinstance(backend, OmeBackendSettings):
+    if isinstance(settings.engine, ReplaySettings):
+        gpu = settings.engine.gpu
+        memory = 0 if gpu is None else round(gpu.memory_gib * GIB)
+        return None if gpu is None else tuple(Gpu(i, f"recorded-{i}", gpu.name, memory, memory, (0, 0)) for i in range(gpu.count))
+    if isinstance(backend, OmeBackendSettings | ReplayBackendSettings):
         return None
     if backend.gpus == ():
         return ()
@@ -180,6 +202,8 @@ def create_backend(settings: Settings, gpus: Sequence[Gpu] | None, on_progress: 
         on_progress: Is told, in a line, what takes long before the first trial.
     """
     backend = settings.backend
+    if isinstance(settings.engine, ReplaySettings):
+        return ReplayBackend(settings.engine)
     if isinstance(backend, OmeBackendSettings):
         return Ome(backend, lambda cluster: needs(settings, cluster), on_progress)
     if isinstance(backend, DockerBackendSettings):
@@ -205,6 +229,19 @@ def known_gpus(backend: Backend, found: Sequence[Gpu] | None) -> Sequence[Gpu] |
     # the largest there are: the gate refuses only what is certain
     name, memory = capacity.product or "GPU", capacity.memory_bytes
     return [Gpu(index, f"{name}-{index}", name, memory, memory, (0, 0)) for index in range(capacity.per_server)]
+
+
+def create_gate(settings: Settings, engine: Engine, backend: Backend, gpus: Sequence[Gpu] | None) -> Gate:
+    """The feasibility gate, of a replay that of the engine that was recorded.
+
+    Args:
+        settings: The experiment.
+        engine: Prepared.
+        backend: Checked.
+        gpus: What `find_gpus` found.
+    """
+    name = settings.engine.replays or engine.name if isinstance(settings.engine, ReplaySettings) else engine.name
+    return feasibility.create(name, engine.defaults, engine.model_folder, known_gpus(backend, gpus))
 
 
 def gpus_needed(settings: Settings) -> tuple[int, int]:
@@ -255,6 +292,8 @@ def create_benchmark(settings: Settings, engine: Engine, backend: Backend) -> Be
         ConfigError: the Job would have no tokenizer.
         NotReadyError: the cluster does not say where the model is.
     """
+    if isinstance(backend, ReplayBackend):
+        return ReplayBench(backend)
     workload = settings.workload
     traffic = (workload.dataset, workload.prompt_column, workload.request_params)
     if settings.benchmark.mode != "job":
@@ -273,3 +312,25 @@ def create_benchmark(settings: Settings, engine: Engine, backend: Backend) -> Be
     label = model_label(placed.model, cluster.namespace)
     mount = ModelMount(str(path), {label: "Ready"} if label else {}) if path else None
     return JobBench(cluster, settings.benchmark.job, Client(engine.tokenizer, None, *traffic), marks, mount)
+
+
+def create_knowledge(settings: Settings, engine: Engine, gate_gpus: Sequence[Gpu] | None) -> Knowledge:
+    """What the sampler is told beforehand.
+
+    Args:
+        settings: The experiment.
+        engine: Prepared.
+        gate_gpus: The GPUs that may be reckoned with; see `known_gpus`.
+    """
+
+    def gpus(configuration: Configuration) -> int:
+        try:
+            return engine.launch(configuration, "").gpus
+        except TrialFailure:
+            return 0
+
+    if settings.sampler.name != "ehvi" or settings.sampler.prior == "none":
+        return Knowledge(gpus=gpus)
+    name = settings.engine.replays or engine.name if isinstance(settings.engine, ReplaySettings) else engine.name
+    prior = create_prior(name, engine.defaults, engine.model_folder, gate_gpus, settings.workload)
+    return Knowledge(() if prior is None else (prior,), gpus)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -17,7 +17,9 @@ from tuner.errors import Infeasible, Systemic, Transient, TrialFailure
 from tuner.feasibility.gate import Gate
 from tuner.report.pages import Pages
 from tuner.search.pruning import course_of
+from tuner.search_settings import StopSettings
 from tuner.server_facts import Startup
+from tuner.stopping import Spent, reason_to_stop
 from tuner.study import SERVED, Asked, Ledger
 from tuner.telemetry.progress import Progress
 from tuner.trial import Record, Rig
@@ -57,14 +59,20 @@ class Patience:
             raise Systemic(f"{self._in_a_row} trials in a row {kind} (max_consecutive_failures): {failure.reason}", failure.detail)
 
 
-def run_trials(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages) -> None:
-    """Runs trials until the study has all it asked for, or the whole space is known.
+def run_trials(
+    ledger: Ledger, rig: Rig, progress: Progress, pages: Pages, between: Callable[[Patience], None] = lambda patience: None
+) -> str | None:
+    """Runs trials until the study has all it asked for, a condition of `stop` holds, or the whole space is known.
 
     Args:
         ledger: The study.
         rig: What deploys and measures.
         progress: Is told what happens.
         pages: What the dashboard shows beside the numbers.
+        between: Called before each trial but the first.
+
+    Returns:
+        The condition of `stop` that ended it, in one line; None for any other end.
 
     Raises:
         Systemic: every further trial would fail too.
@@ -73,11 +81,25 @@ def run_trials(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages) -> No
     patience = Patience(ledger.settings.max_consecutive_failures, any(t.user_attrs.get("outcome") in SERVED for t in ledger.finished))
     for trial in ledger.finished:
         _teach(rig.gate, trial.user_attrs)
+    begun, started = rig.backend.clock(), False
     while ledger.remaining or ledger.take_over():
+        if (why := _reason_to_stop(ledger, rig.backend.clock() - begun)) is not None:
+            return why
+        if started:
+            between(patience)
+        started = True
         asked = ledger.ask(rig.refuse)
         if asked is None:
-            return
-        run_trial(ledger, rig, progress, pages, patience, asked, course_of(ledger, asked))
+            return None
+        run_trial(ledger, rig, progress, pages, patience, asked, course_of(ledger, asked, rig.gpus(asked.configuration), ledger.noise))
+    return None
+
+
+def _reason_to_stop(ledger: Ledger, wall_s: float) -> str | None:
+    settings = ledger.settings
+    if settings.stop == StopSettings():
+        return None
+    return reason_to_stop(settings, Spent.of(settings, ledger.finished, ledger.study.get_trials(deepcopy=False), ledger.noise, wall_s))
 
 
 def run_trial(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages, patience: Patience, asked: Asked, course: Course) -> None:

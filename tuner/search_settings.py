@@ -30,9 +30,9 @@ class PrunerSettings(Section):
     """When a trial is stopped between two load levels.
 
     Attributes:
-        name: `front` stops what can no longer enter the feasible front, `slo` only what certainly misses an SLO, `none` nothing.
-        confidence: Probability that a stop must have of being right.
-        order: Order of the load levels: `up`, `down`, or `auto`, which begins with the one that decides most.
+        name: `front` stops what can no longer enter the feasible front, `slo` only what misses an SLO, `none` nothing.
+        confidence: Probability with which a trial that belongs to the front goes on, as far as each of the two rules is concerned.
+        order: Order of the load levels: `up`, `down`, or `auto`, which begins with the one that decides most for its cost.
     """
 
     name: Literal["front", "slo", "none"] = "front"
@@ -44,13 +44,13 @@ class ConfirmSettings(Section):
     """The finalists against the engine's defaults, deployed again in turns when the search is over.
 
     Attributes:
-        repeats: Most rounds of deployments; a clear result ends earlier. 0 leaves the confirmation out.
+        repeats: Most rounds of deployments; a clear result ends after three. 0 leaves the confirmation out.
         finalists: Most configurations that take part beside the defaults.
-        confidence: Of the intervals in the verdict.
+        confidence: That all intervals of the verdict hold together.
         drift_every: The defaults are measured once more after so many trials, to see whether the machine has changed; 0 for never.
     """
 
-    repeats: NonNegativeInt = 8
+    repeats: NonNegativeInt = 14
     finalists: PositiveInt = 2
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     drift_every: NonNegativeInt = 15

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import optuna
@@ -14,16 +17,22 @@ from tuner.backends.base import Backend
 from tuner.backends.docker import Docker
 from tuner.backends.local import Local
 from tuner.backends.ome.backend import Ome
+from tuner.confirm.companion import CONFIRM, open_companion
+from tuner.confirm.control import open_control
+from tuner.confirm.drift import check_drift, default_series, drift_due, estimated_noise
+from tuner.confirm.run import Confirmation
+from tuner.confirm.verdict import Verdict, verdict_of
 from tuner.engines.base import Engine
 from tuner.errors import ConfigError, NotReadyError, Systemic
-from tuner.feasibility import gate as feasibility
 from tuner.feasibility.gate import Gate
 from tuner.gpus import GpuSlots
 from tuner.ome_settings import OmeBackendSettings
-from tuner.parties import create_backend, create_benchmark, create_engine, find_gpus, known_gpus
-from tuner.report import summary
+from tuner.parties import create_backend, create_benchmark, create_engine, create_gate, create_knowledge, find_gpus, known_gpus
+from tuner.replay.backend import ReplayBackend
+from tuner.replay.pages import LastPages
+from tuner.report import markdown, summary
 from tuner.report.pages import Pages, artifacts_folder
-from tuner.runner import run_trials
+from tuner.runner import Patience, run_trials
 from tuner.settings import Settings
 from tuner.storage import open_storage, shown
 from tuner.study import Ledger
@@ -62,14 +71,18 @@ def _run_study(settings: Settings, verbosity: int) -> int:
     storage = open_storage(settings.storage.url)
     _make_folder(settings.study_folder)
     engine.prepare()
-    gate = feasibility.create(engine.name, engine.defaults, engine.model_folder, known_gpus(backend, gpus))
-    ledger = Ledger(settings, storage, engine.defaults)
+    gate = create_gate(settings, engine, backend, gpus)
+    ledger = Ledger(settings, storage, engine.defaults, knowledge=create_knowledge(settings, engine, known_gpus(backend, gpus)))
     if settings.stand_in_for is not None:
         why = "No NVIDIA device on this host: t" if host.nvidia_device() is None else "T"
         display.notice(
             f"{why}uning a stand-in for {settings.stand_in_for}, {settings.engine.name} with the model {settings.engine.model} on the CPU. "
             "Every step is real, but the numbers say nothing about a GPU."
         )
+    if isinstance(backend, ReplayBackend):
+        display.notice(f"Replaying {backend.table.path}: no server is started, and time is charged instead of spent.")
+        for trial in ledger.study.get_trials(deepcopy=False):
+            backend.clock.charge(sum(trial.user_attrs.get("durations_s", {}).values()))  # a resumed study goes on when it stopped
     for line in (*backend.reap(), *backend.stuck):
         display.notice(line)
     if abandoned := ledger.recover():
@@ -81,32 +94,114 @@ def _run_study(settings: Settings, verbosity: int) -> int:
     }
     for key, value in facts.items():
         ledger.note(key, value)
-    if ledger.remaining or ledger.take_over():
-        try:
-            _run(settings, ledger, gate, engine, backend, display)
-        except (KeyboardInterrupt, Systemic) as error:
-            how = "Stopped" if isinstance(error, Systemic) else "Interrupted"
-            display.notice(f"{how} after {len(ledger.finished)} of {settings.trials} trials. The same command goes on from here.")
-            display.notice(f"Logs and results so far: {settings.study_folder}/")
-            raise
-    summary.show(ledger, engine, backend, display.console)
+    try:
+        with ExitStack() as stack:
+            verdict = _Run(ledger, gate, engine, backend, display, stack).to_the_end()
+    except (KeyboardInterrupt, Systemic) as error:
+        how = "Stopped" if isinstance(error, Systemic) else "Interrupted"
+        display.notice(f"{how} after {len(ledger.finished)} of {settings.trials} trials. The same command goes on from here.")
+        display.notice(f"Logs and results so far: {settings.study_folder}/")
+        raise
+    summary.show(ledger, engine, backend, display.console, verdict)
     return 0
 
 
-def _run(settings: Settings, ledger: Ledger, gate: Gate, engine: Engine, backend: Backend, display: Display) -> None:
-    pages = Pages(ledger, artifacts_folder(settings))
+class _Run:
+    """What is left of a study: trials, confirmation, control arm, verdict.
+
+    Args:
+        ledger: The study.
+        gate: Judges configurations.
+        engine: Prepared.
+        backend: Checked.
+        display: Shows it.
+        stack: Holds the load generator and the display, from the first deployment on.
+    """
+
+    def __init__(self, ledger: Ledger, gate: Gate, engine: Engine, backend: Backend, display: Display, stack: ExitStack) -> None:
+        self._ledger = ledger
+        self._gate = gate
+        self._engine = engine
+        self._backend = backend
+        self._display = display
+        self._stack = stack
+
+    @cached_property
+    def _work(self) -> tuple[Rig, Pages]:
+        """What deploys and draws; it takes seconds to start, and is not needed for a study that is done."""
+        settings = self._ledger.settings
+        pages = self._stack.enter_context(_pages(settings, self._ledger))
+        benchmark = self._stack.enter_context(create_benchmark(settings, self._engine, self._backend))
+        self._stack.enter_context(self._display.following(self._ledger))
+        return Rig(self._gate, self._engine, self._backend, benchmark, settings.workload), pages
+
+    def to_the_end(self) -> Verdict | None:
+        """Deploys what is missing, and says what it has shown; None where nothing is to be confirmed or compared."""
+        settings, defaults = self._ledger.settings, self._engine.defaults
+        if self._ledger.remaining or self._ledger.take_over():
+            self._search()
+        if not settings.confirm.repeats and not settings.control.random:
+            return None
+        confirmation = Confirmation(self._ledger, defaults)
+        control = open_control(self._ledger, defaults) if settings.control.random else None
+        with self._display.aside():
+            if confirmation.pending:
+                confirmation.run(*self._with_display())
+            if control is not None and (control.recover() or control.remaining):
+                self._display.notice(f"Control arm: {control.settings.trials} random trials, to see whether the search was worth it")
+                rig, pages = self._work
+                run_trials(control, rig, self._display, pages)
+        verdict = verdict_of(confirmation, control)
+        markdown.write(confirmation, control, verdict, self._engine, self._backend)
+        return verdict
+
+    def _with_display(self) -> tuple[Rig, Display, Pages]:
+        rig, pages = self._work
+        return rig, self._display, pages
+
+    def _search(self) -> None:
+        ledger, display, settings = self._ledger, self._display, self._ledger.settings
+        why = run_trials(ledger, *self._with_display(), between=self._watch_drift())
+        if why is not None:
+            display.notice(f"The study ends: {why}.")
+        if not ledger.finished:
+            raise ConfigError(f"space: none of its {settings.space.size} configurations can run; the last refusal: {ledger.refused[-1]}")
+        if refused := len(ledger.refused):
+            display.notice(f"{refused} impossible configuration{'s were' if refused > 1 else ' was'} refused without a deployment.")
+        if ledger.remaining and why is None:
+            display.notice(
+                f"All {settings.space.size} configurations of the space are known or refused; "
+                f"the study ends before {settings.trials} trials."
+            )
+
+    def _watch_drift(self) -> Callable[[Patience], None]:
+        """Measures the defaults again now and then, which also tells how noisy this place is."""
+        ledger = self._ledger
+        if not ledger.settings.confirm.drift_every or ledger.settings.trials <= ledger.settings.confirm.drift_every:
+            return lambda patience: None
+        companion = open_companion(ledger, CONFIRM, self._engine.defaults)
+        companion.recover()
+
+        def between(patience: Patience) -> None:
+            if drift_due(ledger, companion):
+                with self._display.aside():
+                    check_drift(ledger, companion, *self._with_display(), patience)
+            if default_series(ledger, companion)[1:]:
+                ledger.noise = max(estimated_noise(ledger, companion))
+
+        return between
+
+
+@contextmanager
+def _pages(settings: Settings, ledger: Ledger) -> Iterator[Pages]:
+    """The dashboard's pages: drawn after each trial, those of a replay when it ends."""
+    pages = (LastPages if settings.backend.name == "replay" else Pages)(ledger, artifacts_folder(settings))
     pages.introduction()
-    benchmark = create_benchmark(settings, engine, backend)
-    with benchmark, display.following(ledger):
-        run_trials(ledger, Rig(gate, engine, backend, benchmark, settings.workload), display, pages)
-    if not ledger.finished:
-        raise ConfigError(f"space: none of its {settings.space.size} configurations can run; the last refusal: {ledger.refused[-1]}")
-    if refused := len(ledger.refused):
-        display.notice(f"{refused} impossible configuration{'s were' if refused > 1 else ' was'} refused without a deployment.")
-    if ledger.remaining:
-        display.notice(
-            f"All {settings.space.size} configurations of the space are known or refused; the study ends before {settings.trials} trials."
-        )
+    try:
+        yield pages
+    finally:
+        if isinstance(pages, LastPages):
+            pages.close()
 
 
 def _make_folder(folder: Path) -> None:

@@ -25,10 +25,11 @@ from pydantic import (
 from tuner.backend_settings import BackendSettings
 from tuner.benchmark.scenario import DATASET, Scenario
 from tuner.benchmark_settings import BenchmarkSettings
-from tuner.engine_settings import GpuEngineSettings, LlamaCppSettings
+from tuner.engine_settings import EngineSettings, LlamaCppSettings
 from tuner.errors import ConfigError
 from tuner.explain import NOT_GLOBAL, one_line, show
-from tuner.objectives import Objective, Slo
+from tuner.goodput import Goodput
+from tuner.objectives import Objective, Slo, Wanted
 from tuner.search_settings import ConfirmSettings, ControlSettings, PrunerSettings, SamplerSettings, StopSettings
 from tuner.section import Args, Section, Text, as_tuple
 from tuner.space import Space
@@ -61,6 +62,7 @@ class Workload(Section):
         stall_s: Seconds without a finished request after which the server counts as hung.
         warmup_requests: Requests before the first level, not measured.
         max_error_rate: Share of failed requests above which a level does not count as measured.
+        goodput: Bounds for `at: goodput`, and how closely the largest load that meets them is looked for; null looks for none.
     """
 
     scenario: Annotated[str, AfterValidator(_scenario)]
@@ -74,6 +76,7 @@ class Workload(Section):
     stall_s: PositiveFloat = 30.0
     warmup_requests: NonNegativeInt = 4
     max_error_rate: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    goodput: Goodput | None = None
 
     @model_validator(mode="after")
     def _has_its_dataset(self) -> Workload:
@@ -81,6 +84,16 @@ class Workload(Section):
             raise ConfigError("workload.dataset: missing; workload.scenario=dataset needs a file or hub id of prompts")
         if self.scenario != DATASET and self.dataset is not None:
             raise ConfigError(f"workload.dataset: not used by workload.scenario={self.scenario}; set workload.scenario=dataset")
+        return self
+
+    @model_validator(mode="after")
+    def _goodput_reaches_beyond_its_levels(self) -> Workload:
+        if self.goodput is not None:
+            low, high = self.levels[0], self.levels[-1]
+            if self.goodput.low is not None and self.goodput.low > low:
+                raise ConfigError(f"workload.goodput.low: {self.goodput.low} is above the lowest of workload.levels={list(self.levels)}")
+            if self.goodput.high is not None and self.goodput.high < high:
+                raise ConfigError(f"workload.goodput.high: {self.goodput.high} is below the highest of workload.levels={list(self.levels)}")
         return self
 
     def requests(self, level: int) -> int:
@@ -101,6 +114,16 @@ class StorageSettings(Section):
     """Optuna's storage: any SQLAlchemy URL."""
 
     url: Text
+
+
+class CostSettings(Section):
+    """What hardware costs, for objectives `per: dollar`.
+
+    Attributes:
+        gpu_hour: Price of one GPU for an hour, dollars.
+    """
+
+    gpu_hour: PositiveFloat | None = None
 
 
 class DashboardSettings(Section):
@@ -132,7 +155,7 @@ class Settings(Section):
     folder: Text = "studies"
     stand_in: Text | None = None
     stand_in_for: Text | None = None
-    engine: Annotated[LlamaCppSettings | GpuEngineSettings, Field(discriminator="name")]
+    engine: Annotated[EngineSettings, Field(discriminator="name")]
     backend: BackendSettings
     space: Annotated[Space, BeforeValidator(read_space)]
     workload: Workload
@@ -143,6 +166,7 @@ class Settings(Section):
     confirm: ConfirmSettings = ConfirmSettings()
     control: ControlSettings = ControlSettings()
     stop: StopSettings = StopSettings()
+    cost: CostSettings = CostSettings()
     storage: StorageSettings
     benchmark: BenchmarkSettings = BenchmarkSettings()
     dashboard: DashboardSettings = DashboardSettings()
@@ -155,16 +179,44 @@ class Settings(Section):
         return name
 
     @model_validator(mode="after")
-    def _levels_are_run(self) -> Settings:
+    def _wants_can_be_measured(self) -> Settings:
         levels = self.workload.levels
-        for key, wants in (("objectives", self.objectives), ("constraints", self.constraints)):
+        for key, wants in self._wanted.items():
             labels = [want.label(levels) for want in wants]
             for i, want in enumerate(wants):
-                if want.level(levels) not in levels:
-                    raise ConfigError(f"{key}.{i}.at: level {want.at} is not run; use min, max, or one of workload.levels={list(levels)}")
+                if want.level(levels) not in (None, *levels):
+                    allowed = f"min, max, best, or one of workload.levels={list(levels)}"
+                    raise ConfigError(f"{key}.{i}.at: level {want.at} is not run; use {allowed}")
                 if labels.index(labels[i]) < i:
                     raise ConfigError(f"{key}.{i}: {labels[i]} stands there twice; remove one")
+                self._check_what_it_needs(f"{key}.{i}", want)
+        goodput = [want for wants in self._wanted.values() for want in wants if want.at == "goodput"]
+        if self.workload.goodput is not None and not goodput:
+            raise ConfigError("workload.goodput: nothing uses it; give an objective or a constraint at: goodput, or set it to null")
         return self
+
+    def _check_what_it_needs(self, key: str, want: Wanted) -> None:
+        if want.at == "goodput" and self.workload.goodput is None:
+            example = "{bounds: [{metric: ttft_p99_s, max: 0.5}]}"
+            raise ConfigError(f"workload.goodput: missing; {key}.at=goodput needs the bounds that it must meet, for example {example}")
+        if want.per is not None and not self._on_gpus:
+            raise ConfigError(f"{key}.per: engine={self.engine.name} uses no GPU here; remove it")
+        if want.per == "dollar" and self.cost.gpu_hour is None:
+            raise ConfigError(f"cost.gpu_hour: missing; {key}.per=dollar needs the price of a GPU for an hour, dollars")
+
+    @model_validator(mode="after")
+    def _stop_can_be_reached(self) -> Settings:
+        if self.stop.gpu_hours is not None and not self._on_gpus:
+            raise ConfigError(f"stop.gpu_hours: engine={self.engine.name} uses no GPU here; use stop.wall_time_h")
+        return self
+
+    @property
+    def _wanted(self) -> dict[str, tuple[Objective, ...] | tuple[Slo, ...]]:
+        return {"objectives": self.objectives, "constraints": self.constraints, "stop.target": self.stop.target}
+
+    @property
+    def _on_gpus(self) -> bool:
+        return not isinstance(self.engine, LlamaCppSettings)
 
     @model_validator(mode="after")
     def _job_has_its_cluster(self) -> Settings:
@@ -185,6 +237,23 @@ class Settings(Section):
         return Path(self.folder) / self.study_name
 
     @property
+    def objective_labels(self) -> list[str]:
+        """Names of the objectives in the study, in their order."""
+        return [objective.label(self.workload.levels) for objective in self.objectives]
+
+    @property
+    def goodput_label(self) -> str:
+        """Name of the constraint that the lowest load meets the bounds of goodput."""
+        goodput = self.workload.goodput
+        return f"goodput>={(goodput and goodput.low) or self.workload.levels[0]}"
+
+    @property
+    def constraint_labels(self) -> list[str]:
+        """Names of all constraints in the study that measurements decide."""
+        labels = [slo.label(self.workload.levels) for slo in self.constraints]
+        return [*labels, self.goodput_label] if self.workload.goodput is not None else labels
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same study: all that decides what is measured, and nothing about how long or where it is kept."""
         space = {name: parameter.model_dump(mode="json", exclude_none=True) for name, parameter in self.space.parameters.items()}
@@ -198,6 +267,8 @@ class Settings(Section):
                 "benchmark": {"job": {"image", "service_account", "start_timeout_s"}} if self.benchmark.mode == "job" else {"job"},
             },
         )
+        if any(want.per == "dollar" for want in (*self.objectives, *self.constraints)):
+            dumped["cost"] = self.cost.model_dump(mode="json")  # decides values, though it measures nothing
         return dumped | {"space": space | {"constraints": [constraint.text for constraint in self.space.constraints]}}
 
     @property

@@ -146,6 +146,14 @@ class Space:
                 encoded[parameter.code_name(name)] = code
         return encoded
 
+    def decode(self, encoded: Mapping[str, Any]) -> dict[str, Value]:
+        """The configuration that a trial with these parameters has; the inverse of `encode`."""
+        values: dict[str, Value] = {}
+        for name, parameter in self.parameters.items():
+            if self.active(name, values):
+                values[name] = parameter.value if isinstance(parameter, Fixed) else parameter.decode(encoded[parameter.code_name(name)])
+        return values
+
     def violated(self, values: Mapping[str, Value]) -> str | None:
         """The first constraint that `values` break, None when all hold."""
         return next((c.text for c in self.constraints if c.names <= values.keys() and not c.holds(values)), None)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import optuna
@@ -15,11 +15,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tuner.benchmark.measurement import Measurement
 from tuner.errors import ConfigError, Infeasible
+from tuner.evaluation import evaluate
 from tuner.heartbeat import SEEN, Heartbeat, in_doubt, owner_lives, sign
 from tuner.launch import Configuration, Value
-from tuner.objectives import Objective, Slo
 from tuner.owner import Owner
 from tuner.search import samplers
+from tuner.search.history import History
+from tuner.search.knowledge import Knowledge
 from tuner.settings import Settings
 from tuner.space import Space
 
@@ -37,6 +39,7 @@ HOPELESS = 200
 UNSIGNED = timedelta(seconds=20)
 """A running trial that no process has signed after this time was abandoned between two writes, which are some 50 ms apart."""
 SIGNATURE_POLL_S = 0.2
+NOTHING = Knowledge()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +65,28 @@ class Ledger:
         storage: Where it is kept.
         defaults: The engine's own values, by parameter.
         planned: Whether somebody else decides what is deployed, by `again`: then nothing is queued.
+        knowledge: What the sampler is told beforehand.
 
     Raises:
         ConfigError: the storage holds a study of this name that measured something else.
     """
 
     def __init__(
-        self, settings: Settings, storage: optuna.storages.BaseStorage, defaults: Mapping[str, Value], planned: bool = False
+        self,
+        settings: Settings,
+        storage: optuna.storages.BaseStorage,
+        defaults: Mapping[str, Value],
+        planned: bool = False,
+        knowledge: Knowledge = NOTHING,
     ) -> None:
         self.settings = settings
         self.space: Space = settings.space
         self.owner = Owner.current()
+        self.noise = settings.noise
+        """Relative standard deviation between runs of one configuration, as far as it is known by now."""
         self._planned = planned
         self._given_up: list[FrozenTrial] = []
+        self._refuse: Callable[[Configuration], str | None] = lambda configuration: None
         self._default = _default_parameters(settings, defaults)
         self.study = optuna.create_study(
             storage=storage,
@@ -85,7 +97,7 @@ class Ledger:
         self._check_same()
         # resumed with the same seed, a sampler would first suggest again what it suggested before
         seed = None if settings.seed is None else settings.seed + len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = samplers.create(settings.sampler, seed)
+        self.study.sampler = samplers.create(settings, seed, replace(knowledge, refuse=lambda configuration: self._refuse(configuration)))
         self._random = random.Random(seed)
         alive = self.study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING, TrialState.WAITING))
         if not planned and not any(trial.user_attrs.get("default") for trial in alive):
@@ -95,14 +107,13 @@ class Ledger:
         used = bool(self.study.get_trials(deepcopy=False))  # asked first: a process that starts just now signs before it queues
         known = self.study.user_attrs.get("fingerprint")
         if known is None:
-            levels = self.settings.workload.levels
             directions = [direction.name.lower() for direction in self.study.directions]
             if used or directions != [objective.direction for objective in self.settings.objectives]:
                 raise ConfigError(
                     f"study_name={self.settings.study_name}: the storage has a study of this name that tuner did not make; "
                     "choose another study_name"
                 )
-            self.study.set_metric_names([objective.label(levels) for objective in self.settings.objectives])
+            self.study.set_metric_names(self.settings.objective_labels)
             self.note("settings", self.settings.identity)
             self.note("fingerprint", self.settings.fingerprint)
         elif known != self.settings.fingerprint:
@@ -176,6 +187,7 @@ class Ledger:
         Raises:
             ConfigError: the constraints of the space cannot be evaluated, or what is suggested is always known or refused.
         """
+        self._refuse = refuse
         misses, broken = 0, None
         while True:
             known = [*self.study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING)), *self._given_up]
@@ -246,26 +258,23 @@ class Ledger:
         Raises:
             Infeasible: an objective or a constraint has no finite value, which Optuna would not take.
         """
-        levels = self.settings.workload.levels
-        wanted: tuple[Objective | Slo, ...] = (*self.settings.objectives, *self.settings.constraints)
-        values = {want: measurements[want.level(levels)].metric(want.metric) for want in wanted}
-        for want, value in values.items():
-            if not math.isfinite(value):
-                raise Infeasible(f"{want.label(levels)} has no value: too few requests or tokens to measure it")
-        for slo in self.settings.constraints:
-            trial.set_constraint(slo.label(levels), slo.violation(values[slo]))
+        shown = evaluate(self.settings, measurements, trial.user_attrs.get("gpus", 0))
+        if shown.unknown:
+            raise Infeasible(f"{shown.unknown[0]} has no value: too few requests or tokens to measure it")
+        objectives = [value for value in shown.values if value is not None]
+        for label, violation in shown.violations.items():
+            trial.set_constraint(label, violation)
         trial.set_constraint("deployable", -1.0)
+        trial.set_user_attr("doubts", list(shown.doubts))
         self._close_constraints(trial, "measured")
-        objectives = [values[objective] for objective in self.settings.objectives]
         self.study.tell(trial, objectives)
         return objectives
 
     def tell_pruned(self, trial: Trial, measurements: Mapping[int, Measurement], reason: str) -> None:
         """Ends a trial that was stopped between two load levels; what it has shown by then stays in the study."""
-        levels = self.settings.workload.levels
-        for slo in self.settings.constraints:
-            if (level := slo.level(levels)) in measurements and math.isfinite(value := measurements[level].metric(slo.metric)):
-                trial.set_constraint(slo.label(levels), slo.violation(value))
+        shown = evaluate(self.settings, measurements, trial.user_attrs.get("gpus", 0))
+        for label, violation in shown.violations.items():
+            trial.set_constraint(label, violation)
         trial.set_constraint("deployable", -1.0)
         trial.set_user_attr("reason", reason)
         self._close_constraints(trial, "pruned")
@@ -273,8 +282,7 @@ class Ledger:
 
     def missed(self, trial: Trial | FrozenTrial) -> list[str]:
         """The SLOs that a trial misses."""
-        labels = [slo.label(self.settings.workload.levels) for slo in self.settings.constraints]
-        return [label for label in labels if trial.constraints.get(label, 0.0) > 0]
+        return [label for label in self.settings.constraint_labels if trial.constraints.get(label, 0.0) > 0]
 
     def tell_infeasible(self, trial: Trial, reason: str) -> None:
         """Ends a trial whose configuration was deployed and cannot serve."""
@@ -282,8 +290,8 @@ class Ledger:
 
     def _tell_infeasible(self, trial: Trial, outcome: str, reason: str) -> None:
         # FAIL would teach the sampler nothing: it would go on suggesting the same region
-        for slo in self.settings.constraints:
-            trial.set_constraint(slo.label(self.settings.workload.levels), 1.0)
+        for label in self.settings.constraint_labels:
+            trial.set_constraint(label, 1.0)
         trial.set_constraint("deployable", 1.0)
         trial.set_user_attr("reason", reason)
         self._close_constraints(trial, outcome)
@@ -331,6 +339,11 @@ class Ledger:
             attributes["default"] = True
         self.study.enqueue_trial(parameters, user_attrs=attributes)
         return True
+
+    @cached_property
+    def history(self) -> History:
+        """The deployed configurations, for those who decide by them."""
+        return History(self.study)
 
     @property
     def front(self) -> list[FrozenTrial]:

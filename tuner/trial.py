@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.backends.base import READY_POLL_S, Backend, Deployment, NotReadyInTime, Place, ServerExited
 from tuner.benchmark.base import Benchmark, Load, ServerUnusable
 from tuner.benchmark.measurement import Measurement
+from tuner.benchmark.reuse import reuse
+from tuner.benchmark.scenario import Scenario
 from tuner.course import Course
 from tuner.engines.base import Engine
 from tuner.errors import Infeasible, Transient, TrialFailure
@@ -79,6 +81,13 @@ class Rig:
             return refused.reason
         return self.backend.refuse(spec) or self.gate.refuse(configuration)
 
+    def gpus(self, configuration: Configuration) -> int:
+        """GPUs that a configuration holds; 0 where it would be refused."""
+        try:
+            return self.engine.launch(configuration, "").gpus
+        except Infeasible:
+            return 0
+
     def measure(self, configuration: Configuration, place: Place, progress: Progress, record: Record, course: Course) -> None:
         """Deploys a configuration and measures the load levels of its course.
 
@@ -128,22 +137,28 @@ class Rig:
     def _load(self, server: Deployment, folder: Path, progress: Progress, record: Record, course: Course) -> None:
         start = self.backend.clock()
         while not record.pruned and (level := course.next_level(record.measurements)) is not None:
-            if not self.engine.flush_cache(server.endpoint):
+            flushed = self.engine.flush_cache(server.endpoint)
+            if not flushed:
                 record.unflushed.append(level)
             load = Load(self.workload.scenario, level, self.workload.requests(level), self.workload.max_time_s, self.workload.stall_s)
             progress.level(level, load.requests)
-            with Watch(lambda: self.engine.metrics(server.endpoint)) as watch:
-                measurement = self.benchmark.run(
-                    server.endpoint, load, folder, lambda: server.exit_status() is None, on_progress=progress.requests
-                )
+            try:
+                with Watch(lambda: self.engine.metrics(server.endpoint)) as watch:
+                    measurement = self.benchmark.run(
+                        server.endpoint, load, folder, lambda: server.exit_status() is None, on_progress=progress.requests
+                    )
+            finally:
+                record.durations_s["load"] = self.backend.clock() - start
             record.server[level] = watch.summary
             if measurement.error_rate > self.workload.max_error_rate:
                 failed = ", ".join(f"{count} x {code}" for code, count in measurement.errors.items())
                 raise ServerUnusable(
                     f"{measurement.error_rate:.0%} of the requests failed at level {level} ({failed}); workload.max_error_rate"
                 )
+            first = next(iter(record.server.values())).get("cache_hit_rate") if len(record.server) > 1 else None
+            reused = reuse(Scenario.parse(self.workload.scenario), measurement, watch.summary, flushed, first)
+            measurement = replace(measurement, cache_reuse=reused)
             record.measurements[level] = measurement
-            record.durations_s["load"] = self.backend.clock() - start
             progress.measured(level, measurement)
             record.pruned = course.hopeless(record.measurements)
         record.complete = True

@@ -48,7 +48,7 @@ class DockerChecks:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._backend = settings.backend if isinstance(settings.backend, DockerBackendSettings) else None
-        self._image = settings.engine.image or ""
+        self._image = getattr(settings.engine, "image", None) or ""
         self._client: DockerClient | None = None
         self._container = Lock()
         self._stop = Event()

@@ -19,6 +19,7 @@ from tuner.doctor.docker_checks import DockerChecks
 from tuner.doctor.ome_checks import cluster_checks
 from tuner.doctor.report import Report
 from tuner.doctor.storage_check import storage
+from tuner.engine_settings import ReplaySettings
 from tuner.errors import ConfigError, NotReadyError, TunerError
 from tuner.finding import Finding, failed, ok, warning
 from tuner.ome_settings import OmeBackendSettings
@@ -46,7 +47,10 @@ def examine(settings: Settings) -> Report:
     findings = {"experiment": experiment}
     with DockerChecks(settings) as docker:
         backend = settings.backend
-        checks = _on_cluster(settings, backend) if isinstance(backend, OmeBackendSettings) else _checks(settings, docker)
+        if isinstance(settings.engine, ReplaySettings):
+            checks = _of_replay(settings)
+        else:
+            checks = _on_cluster(settings, backend) if isinstance(backend, OmeBackendSettings) else _checks(settings, docker)
         for name, check in checks:
             findings[name] = _made(check)
     return Report(settings.study_name, settings.engine.name, settings.backend.name, findings)
@@ -99,7 +103,7 @@ def _checks(settings: Settings, docker: DockerChecks) -> Iterator[tuple[str, Che
             yield "container_gpu", lambda: docker.container_gpu(fewest)
     yield "model", lambda: model_checks.model(settings, docker.elsewhere)
     if model_checks.on_hub(settings.engine):
-        yield "token", lambda: hub_checks.token(settings.engine.model, model_checks.revision(settings))
+        yield "token", lambda: hub_checks.token(str(settings.engine.model), model_checks.revision(settings))
     yield "disk", lambda: host_checks.disk(settings, docker.root, docker.must_pull)
     yield "port", lambda: host_checks.port(settings, docker.elsewhere)
     yield "limits", lambda: host_checks.limits(settings)
@@ -110,6 +114,13 @@ def _checks(settings: Settings, docker: DockerChecks) -> Iterator[tuple[str, Che
     yield "other_runs", lambda: servers.other_runs([*servers.processes(), *docker.servers()])
 
 
+def _of_replay(settings: Settings) -> Iterator[tuple[str, Check]]:
+    """Nothing is deployed: only the table and what is kept matter."""
+    yield "configuration", lambda: _configuration(settings)
+    yield "disk", lambda: host_checks.disk(settings, None, must_pull=False)
+    yield "storage", lambda: storage(settings.storage.url)
+
+
 def _on_cluster(settings: Settings, backend: OmeBackendSettings) -> Iterator[tuple[str, Check]]:
     """Servers run elsewhere: of this host only what measures and keeps matters."""
     yield "configuration", lambda: _configuration(settings)
@@ -117,7 +128,7 @@ def _on_cluster(settings: Settings, backend: OmeBackendSettings) -> Iterator[tup
     yield from cluster_checks(settings, backend, *gpus_needed(settings))
     yield "tokenizer", lambda: model_checks.model(settings, None)
     if model_checks.on_hub(settings.engine):
-        yield "token", lambda: hub_checks.token(settings.engine.model, model_checks.revision(settings))
+        yield "token", lambda: hub_checks.token(str(settings.engine.model), model_checks.revision(settings))
     yield "disk", lambda: host_checks.disk(settings, None, must_pull=False)
     if access(backend) == "port_forward":
         yield "port", lambda: host_checks.port(settings, None)

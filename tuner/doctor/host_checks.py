@@ -21,7 +21,7 @@ from tuner.backends.docker_connection import is_loopback
 from tuner.backends.pid_file import default_folder, is_private
 from tuner.backends.port import reserve_port
 from tuner.benchmark.client import genai_bench_version
-from tuner.engine_settings import LlamaCppSettings
+from tuner.engine_settings import LlamaCppSettings, ReplaySettings
 from tuner.engines.llamacpp import PACKAGES
 from tuner.finding import Finding, failed, ok, skipped, warning
 from tuner.settings import Settings
@@ -79,8 +79,8 @@ def engine(settings: Settings) -> Finding:
             return failed(f"Python packages are missing: {', '.join(missing)}", "pip install 'tuner[llamacpp]'")
         if engine.executable is None or isinstance(settings.backend, DockerBackendSettings):
             return ok(f"xllamacpp {metadata.version('xllamacpp')}")
-        return _program(engine.executable)
-    return _program(engine.executable)
+    assert not isinstance(engine, ReplaySettings), "nothing is run"
+    return _program(engine.executable or ())
 
 
 def _program(words: Sequence[str]) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.backend_settings import DockerBackendSettings
 from tuner.doctor.hub_checks import hub_model
-from tuner.engine_settings import GpuEngineSettings, LlamaCppSettings
+from tuner.engine_settings import EngineSettings, GpuEngineSettings, LlamaCppSettings
 from tuner.engines.base import existing_path
 from tuner.engines.random_llama import RandomLlama
 from tuner.finding import Finding, failed, ok, skipped
@@ -16,7 +16,7 @@ _GGUF_MAGIC = b"GGUF"  # https://github.com/ggml-org/ggml/blob/master/docs/gguf.
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 
 
-def on_hub(engine: LlamaCppSettings | GpuEngineSettings) -> bool:
+def on_hub(engine: EngineSettings) -> bool:
     """Whether the model is one of the Hugging Face hub; an id there begins with a letter or digit."""
     return isinstance(engine, GpuEngineSettings) and engine.model[0] not in "/.~" and existing_path(engine.model) is None
 
@@ -34,7 +34,7 @@ def model(settings: Settings, docker_host: str | None) -> Finding:
         settings: The experiment.
         docker_host: The host of the Docker daemon, where it is another: a path means one there.
     """
-    name = settings.engine.model
+    name = str(settings.engine.model)
     if isinstance(settings.engine, LlamaCppSettings):
         return _gguf(name)
     on_cluster = isinstance(settings.backend, OmeBackendSettings)

@@ -52,11 +52,11 @@ class ModelShape:
 
         The files with the weights may be missing; where they or their index are there, their size counts as well.
         """
-        whole = _json(folder / "config.json")
+        whole = read_json(folder / "config.json")
         text = whole.get("text_config", whole)  # of a multimodal model only the part that generates: the other may be left unloaded
         if not isinstance(text, dict) or text.get("model_type") not in _KNOWN_TYPES:
             return None
-        layers, hidden, heads = (_int(text, name) for name in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
+        layers, hidden, heads = (positive_int(text, name) for name in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
         count = _count(text)
         if layers is None or hidden is None or heads is None or count is None:
             return None
@@ -78,17 +78,18 @@ class ModelShape:
         return cls(
             weight_bytes=weights if weights is None or stored is None else min(weights, stored),
             quantization=quantization,
-            experts=_experts(text) is not None,
+            experts=expert_count(text) is not None,
             layers=layers,
-            kv_heads=_int(text, "num_key_value_heads") or heads,
-            head_dim=_int(text, "head_dim") or hidden // heads,
+            kv_heads=positive_int(text, "num_key_value_heads") or heads,
+            head_dim=positive_int(text, "head_dim") or hidden // heads,
             latent=_latent(text),
             full_attention=_full_attention(text),
             kv_value_bytes=auto,
         )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where it is missing, unreadable or something else."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -96,7 +97,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _int(config: Mapping[str, Any], *names: str) -> int | None:
+def positive_int(config: Mapping[str, Any], *names: str) -> int | None:
     """The first of `names` that holds a positive integer."""
     values = (config.get(name) for name in names)
     return next((value for value in values if isinstance(value, int) and not isinstance(value, bool) and value > 0), None)
@@ -104,63 +105,65 @@ def _int(config: Mapping[str, Any], *names: str) -> int | None:
 
 def _count(config: Mapping[str, Any]) -> tuple[int, int] | None:
     """Weights in matrices, which a quantization makes smaller, and in the table of embeddings, which none does; not norms and biases."""
-    hidden, layers, vocabulary = (_int(config, name) for name in ("hidden_size", "num_hidden_layers", "vocab_size"))
-    attention = _attention(config)
+    hidden, layers, vocabulary = (positive_int(config, name) for name in ("hidden_size", "num_hidden_layers", "vocab_size"))
+    attention = attention_weights(config)
     if hidden is None or layers is None or vocabulary is None or attention is None:
         return None
     embeddings = hidden * vocabulary
     matrices = layers * attention + (0 if config.get("tie_word_embeddings", True) else embeddings)
     dense_layers, gated = layers, 3 * hidden
-    if (experts := _experts(config)) is not None:
-        width = _int(config, "moe_intermediate_size", "intermediate_size")
-        sparse = _sparse_layers(config, layers)
+    if (experts := expert_count(config)) is not None:
+        width = positive_int(config, "moe_intermediate_size", "intermediate_size")
+        sparse = sparse_layers(config, layers)
         if width is None or sparse is None:
             return None
-        shared = _int(config, "shared_expert_intermediate_size") or width * (
-            _int(config, "n_shared_experts", "moe_num_shared_experts") or 0
+        shared = positive_int(config, "shared_expert_intermediate_size") or width * (
+            positive_int(config, "n_shared_experts", "moe_num_shared_experts") or 0
         )
         matrices += sparse * gated * (experts * width + shared)
         dense_layers = layers - sparse
     if dense_layers:
-        width = _int(config, "intermediate_size")
+        width = positive_int(config, "intermediate_size")
         if width is None:
             return None
         matrices += dense_layers * gated * width
     return matrices, embeddings
 
 
-def _attention(config: Mapping[str, Any]) -> int | None:
-    """Weights of the attention of one layer."""
-    hidden, heads = _int(config, "hidden_size"), _int(config, "num_attention_heads")
+def attention_weights(config: Mapping[str, Any]) -> int | None:
+    """Weights of the attention of one layer; None where the configuration does not say."""
+    hidden, heads = positive_int(config, "hidden_size"), positive_int(config, "num_attention_heads")
     if hidden is None or heads is None:
         return None
     if (latent := _latent(config)) is not None:
-        plain, rotary, value, rank = (_int(config, name) for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_lora_rank"))
+        names = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_lora_rank")
+        plain, rotary, value, rank = (positive_int(config, name) for name in names)
         if plain is None or rotary is None or value is None or rank is None:
             return None
         query = heads * (plain + rotary)
-        query_rank = _int(config, "q_lora_rank")
+        query_rank = positive_int(config, "q_lora_rank")
         queries = hidden * query if query_rank is None else query_rank * (hidden + query)
         return queries + hidden * latent + rank * heads * (plain + value) + heads * value * hidden
-    kv_heads = _int(config, "num_key_value_heads")
-    return None if kv_heads is None else 2 * hidden * (_int(config, "head_dim") or hidden // heads) * (heads + kv_heads)
+    kv_heads = positive_int(config, "num_key_value_heads")
+    return None if kv_heads is None else 2 * hidden * (positive_int(config, "head_dim") or hidden // heads) * (heads + kv_heads)
 
 
 def _latent(config: Mapping[str, Any]) -> int | None:
-    rank, rotary = _int(config, "kv_lora_rank"), _int(config, "qk_rope_head_dim")
+    rank, rotary = positive_int(config, "kv_lora_rank"), positive_int(config, "qk_rope_head_dim")
     return None if rank is None or rotary is None else rank + rotary
 
 
-def _experts(config: Mapping[str, Any]) -> int | None:
-    return _int(config, "n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
+def expert_count(config: Mapping[str, Any]) -> int | None:
+    """Experts of a layer to which tokens are sent; None in a dense model."""
+    return positive_int(config, "n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
 
 
-def _sparse_layers(config: Mapping[str, Any], layers: int) -> int | None:
+def sparse_layers(config: Mapping[str, Any], layers: int) -> int | None:
     """How many layers have experts; None where they follow a pattern that is not counted here."""
     for name in ("decoder_sparse_step", "moe_layer_freq", "moe_layer_interval"):
         if config.get(name, 1) != 1:
             return None
-    dense = _int(config, "first_k_dense_replace", "moe_layer_start_index") or len(config.get("mlp_only_layers") or ())
+    dense = positive_int(config, "first_k_dense_replace", "moe_layer_start_index") or len(config.get("mlp_only_layers") or ())
     return max(0, layers - dense)
 
 
@@ -178,11 +181,11 @@ def _bits(quantization: Mapping[str, Any]) -> int | None:
         case "mxfp4":
             return 4
         case "gptq" | "awq":
-            return _int(quantization, "bits", "w_bit")
+            return positive_int(quantization, "bits", "w_bit")
         case "compressed-tensors":
             groups = quantization.get("config_groups")
             weights = [group.get("weights") or {} for group in groups.values()] if isinstance(groups, dict) else []
-            bits = [_int(weight, "num_bits") for weight in weights]
+            bits = [positive_int(weight, "num_bits") for weight in weights]
             return min((each or 4 for each in bits), default=None)
         case "modelopt":
             algorithm = str(quantization.get("quant_algo"))
@@ -198,6 +201,6 @@ def _decides_on_kv_cache(quantization: Mapping[str, Any]) -> bool:
 
 def _stored_bytes(folder: Path) -> int | None:
     """Size of the checkpoint. It may hold more than is served (draft layers, encoders, duplicates, float32), but never less."""
-    metadata = _json(folder / "model.safetensors.index.json").get("metadata")
-    total = _int(metadata, "total_size") if isinstance(metadata, dict) else None
+    metadata = read_json(folder / "model.safetensors.index.json").get("metadata")
+    total = positive_int(metadata, "total_size") if isinstance(metadata, dict) else None
     return total or sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.is_file()) or None

@@ -30,6 +30,7 @@ class Seen:
         curve: What it showed; empty where it never served.
         values: Of the objectives, for a measured trial only.
         missed: Whether it is known to miss an SLO.
+        gpus: GPUs that it held.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Seen:
     curve: Curve
     values: Sequence[float] | None
     missed: bool
+    gpus: int
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> Seen:
@@ -55,6 +57,7 @@ class Seen:
             curve,
             trial.values,
             missed and kept["outcome"] in ("measured", "pruned"),
+            kept.get("gpus", 0),
         )
 
 

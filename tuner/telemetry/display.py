@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import isfinite
 from types import TracebackType
 from typing import IO, Self
 
@@ -47,10 +49,20 @@ class Display:
         self._begun = time.monotonic()
         self._finished_before = 0
         self._ledger: Ledger | None = None
+        self._counting = True
 
     def notice(self, line: str) -> None:
         """A sentence that the user should see."""
         self.console.print(Text(line))
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Meanwhile trials are shown that do not belong to the study's own, and not counted."""
+        self._counting = False
+        try:
+            yield
+        finally:
+            self._counting = True
 
     def following(self, ledger: Ledger) -> Self:
         """Shows this study from now on."""
@@ -124,7 +136,8 @@ class PlainDisplay(Display):
     def trial(self, number: int, configuration: Configuration, default: bool) -> None:
         super().trial(number, configuration, default)
         left = f" ({self.time_left})" if self.time_left else ""
-        self.notice(f"trial {self.finished + 1} of {self.settings.trials}{left}: #{number} {self.configuration}")
+        place = f"trial {self.finished + 1} of {self.settings.trials}{left}: " if self._counting else "again: "
+        self.notice(f"{place}#{number} {self.configuration}")
 
     def stage(self, name: str) -> None:
         super().stage(name)
@@ -201,12 +214,16 @@ class LiveDisplay(Display):
 def level_line(measurement: Measurement) -> str:
     """The main figures of a load level, and what casts doubt on them."""
     names = ("output_tokens_per_s", "ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "latency_p99_s")
-    shown = ", ".join(f"{name.removesuffix('_s').replace('_', ' ')} {text.metric(name, measurement.metric(name))}" for name in names[1:])
+    known = [name for name in names if isfinite(measurement.metric(name))]
+    figures = [f"{name.removesuffix('_s').replace('_', ' ')} {text.metric(name, measurement.metric(name))}" for name in known if name != names[0]]
+    shown = ", ".join([*([text.metric(names[0], measurement.output_tokens_per_s)] if names[0] in known else []), *figures])
     doubts = [
         *([f"{measurement.error_rate:.1%} errors"] if measurement.errors else []),
         *(["client-bound: the load generator, not the server, set the pace"] if measurement.client_bound else []),
+        *([f"first {measurement.warmup_excluded} requests left out: still warming up"] if measurement.warmup_excluded else []),
+        *([f"prompt cache: {measurement.cache_reuse:.0%} answered"] if measurement.cache_reuse else []),
     ]
-    return f"{text.metric(names[0], measurement.output_tokens_per_s)}, {shown}{''.join(f' [{doubt}]' for doubt in doubts)}"
+    return f"{shown}{''.join(f' [{doubt}]' for doubt in doubts)}"
 
 
 def _bar(done: int, total: int, width: int = 24) -> Text:

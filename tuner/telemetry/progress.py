@@ -12,6 +12,9 @@ from tuner.launch import Configuration
 class Progress(Protocol):
     """Is told the stages of trials, in their order. Implementations never raise and return at once."""
 
+    def notice(self, line: str) -> None:
+        """A sentence that the user should see."""
+
     def trial(self, number: int, configuration: Configuration, default: bool) -> None:
         """A trial begins."""
 

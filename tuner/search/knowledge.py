@@ -1,0 +1,24 @@
+"""What a sampler is told of configurations before they are deployed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tuner.launch import Configuration
+from tuner.prior.base import Prior
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What is known of configurations before they are deployed.
+
+    Attributes:
+        priors: What predicts their measurements.
+        gpus: GPUs that one holds.
+        refuse: Why one would certainly never serve, None where it may.
+    """
+
+    priors: Sequence[Prior] = ()
+    gpus: Callable[[Configuration], int] = lambda configuration: 1
+    refuse: Callable[[Configuration], str | None] = lambda configuration: None

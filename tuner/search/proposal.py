@@ -1,0 +1,158 @@
+"""Which configuration to try next: the largest expected improvement of the feasible front's hypervolume, among all candidates.
+
+Expected hypervolume improvement under constraints, by sampling: Daulton, Balandat and Bakshy, `Differentiable Expected Hypervolume
+Improvement`, 2020; here the candidates are listed, so that the maximum is exact and needs no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_ndtr
+
+from tuner.search.deployable import Deployable
+from tuner.search.gaussian_process import Array, Points, Process
+from tuner.search.hypervolume import front_of, improvement
+
+SAMPLES = 64
+MARGIN = 0.1
+"""The reference point lies so far beyond the worst values of the front, in parts of its range."""
+FEW, REFIT = 40, 10
+"""Up to `FEW` trials hyperparameters are refined at each call, later whenever there are so many more."""
+STEPS_FEW, STEPS_MANY = 15, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """A metric at a load level, and what is wanted of it.
+
+    Attributes:
+        metric: Its name.
+        level: Index of the load level.
+        sign: 1 to minimise it, -1 to maximise it, 0 where it is only bounded.
+        bound: Logarithm of its bound, None where it has none.
+        below: Whether it must lie below the bound, or else above.
+    """
+
+    metric: str
+    level: int
+    sign: int
+    bound: float | None = None
+    below: bool = True
+
+
+@dataclass(slots=True)
+class Data:
+    """What is known of configurations, one row for each trial.
+
+    Attributes:
+        x: In the unit cube; shape (n, d).
+        served: Whether it served its load; shape (n,).
+        logs: Logarithm of each metric at each level, nan where it was not measured; shape (n, levels) each.
+        spread: Relative standard errors of the same, 0 where unknown.
+        features: Logarithm of what each prior predicts, by metric; shape (n, levels, priors). Empty without priors.
+    """
+
+    x: Array
+    served: NDArray[np.bool_]
+    logs: Mapping[str, Array]
+    spread: Mapping[str, Array]
+    features: Mapping[str, Array]
+
+
+class Proposer:
+    """Keeps its models from call to call.
+
+    Args:
+        aims: Objectives and bounds.
+        positions: Where the load levels of each metric stand, in the unit interval.
+        noise: Assumed relative standard deviation of a measurement.
+    """
+
+    def __init__(self, aims: Sequence[Aim], positions: Mapping[str, Array], noise: float) -> None:
+        self._aims = aims
+        self._models = {aim.metric: Process(positions[aim.metric], noise) for aim in aims}
+        self._fitted = 0
+
+    def rank(
+        self,
+        data: Data,
+        x: Array,
+        features: Mapping[str, Array],
+        rng: np.random.Generator,
+        pending: tuple[Array, Mapping[str, Array]] | None = None,
+    ) -> Array:
+        """The value of trying each candidate, the larger the better, on a scale of no meaning.
+
+        What is known and what is being tried is drawn from the models together with the candidates: a measurement is not taken for the
+        truth, and the like of a configuration that has failed a bound by a hair gains nothing.
+
+        Args:
+            data: What is known.
+            x: Candidates; shape (c, d).
+            features: As in `Data`, of the candidates.
+            rng: For the samples.
+            pending: Configurations and their features that are being tried now.
+        """
+        serves = Deployable(data.x, data.served).probability(x)
+        self._fit(data)
+        served = {metric: values[data.served] for metric, values in data.features.items()}
+        known = data.x[data.served]
+        if pending is not None:
+            known = np.concatenate([known, pending[0]])
+            served = {metric: np.concatenate([values, pending[1][metric]]) for metric, values in served.items()}
+        ahead = {aim: _points(aim, x, features) for aim in self._aims}
+        drawn = {aim: self._models[aim.metric].sample(_points(aim, known, served), ahead[aim], SAMPLES, rng) for aim in self._aims}
+        objectives = [aim for aim in self._aims if aim.sign]
+        bounded = [aim for aim in self._aims if aim.bound is not None]
+        here, there = (np.stack([aim.sign * np.exp(drawn[aim][i]) for aim in objectives], axis=2) for i in (0, 1))
+        allowed, may = (_all_met(bounded, [drawn[aim][i] for aim in bounded], of.shape[:2]) for i, of in ((0, here), (1, there)))
+        likely = np.concatenate([allowed.mean(axis=1), may.mean(axis=1) * serves]) > 0.5
+        reference = _reference(np.median(np.concatenate([here, there]), axis=1), likely)
+        gain = np.zeros(len(x))
+        for s in range(SAMPLES):
+            gain += improvement(there[:, s], front_of(here[allowed[:, s], s]), reference, rng) * may[:, s]
+        value = gain * serves
+        if value.max() > 0:
+            return value
+        # where nothing promises a gain, the likeliest to be feasible comes first
+        room = [log_ndtr(_room(aim, self._models[aim.metric].predict(ahead[aim]))) for aim in bounded]
+        return np.asarray(np.log(np.maximum(serves, 1e-12)) + sum(room, np.zeros(len(x))))
+
+    def _fit(self, data: Data) -> None:
+        rows = int(data.served.sum())
+        steps = (STEPS_FEW if rows <= FEW else STEPS_MANY) if rows <= FEW or rows >= self._fitted + REFIT else 0
+        self._fitted = rows if steps else self._fitted
+        for metric, model in self._models.items():
+            where, levels = np.nonzero(np.isfinite(data.logs[metric]))
+            features = data.features[metric][where, levels] if metric in data.features else np.zeros((len(where), 0))
+            model.fit(Points(data.x[where], levels, features), data.logs[metric][where, levels], data.spread[metric][where, levels], steps)
+
+
+def _points(aim: Aim, x: Array, features: Mapping[str, Array]) -> Points:
+    told = features[aim.metric][:, aim.level] if aim.metric in features else np.zeros((len(x), 0))
+    return Points(x, np.full(len(x), aim.level), told)
+
+
+def _reference(vectors: Array, feasible: NDArray[np.bool_]) -> Array:
+    """Beyond the worst values of the front that is expected, not only of what was found: its ends are worth something too."""
+    front = front_of(vectors[feasible] if feasible.any() else vectors)
+    low, high = front.min(axis=0), front.max(axis=0)
+    return np.asarray(high + MARGIN * np.where(high > low, high - low, np.abs(high)))
+
+
+def _all_met(bounded: Sequence[Aim], drawn: Sequence[Array], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    met = np.ones(shape, dtype=bool)
+    for aim, value in zip(bounded, drawn, strict=True):
+        assert aim.bound is not None
+        met &= value <= aim.bound if aim.below else value >= aim.bound
+    return met
+
+
+def _room(aim: Aim, predicted: tuple[Array, Array]) -> Array:
+    """How far the bound lies from the prediction, in its standard deviations."""
+    assert aim.bound is not None
+    return (aim.bound - predicted[0]) / predicted[1] * (1 if aim.below else -1)
