@@ -30,7 +30,7 @@ from tuner import host
 from tuner.engine_settings import ReplaySettings
 from tuner.parties import create_backend, create_benchmark, create_gate, create_knowledge, find_gpus
 from tuner.prior import create as analytic
-from tuner.prior.earlier import EarlierStudies
+from tuner.prior.earlier import EarlierStudies, known
 from tuner.prior.records import lessons, read
 from tuner.replay.pages import LastPages
 from tuner.runner import run_trials
@@ -113,10 +113,10 @@ def _compare(scenario: Scenario, arms: Sequence[str], seeds: int, first: int, tr
     found: dict[str, list[list[float]]] = {arm: [] for arm in arms}
     for seed in range(seeds):
         with tempfile.TemporaryDirectory(prefix="tuner-warm-") as folder:
-            known = optuna.storages.InMemoryStorage()
-            _play(_settings(before, first, 100 + seed, Path(folder)), known, None, prior=True, warm=False)
+            before_it = optuna.storages.InMemoryStorage()
+            _play(_settings(before, first, 100 + seed, Path(folder)), before_it, None, prior=True, warm=False)
             for arm in arms:
-                storage = copy.deepcopy(known)  # a cold study does not look into it
+                storage = copy.deepcopy(before_it)  # a cold study does not look into it
                 settings = _settings(replace(after, name="second"), trials, seed, Path(folder))
                 truth = truth or truth_of(settings, checked_engine(settings))
                 found[arm].append(_play(settings, storage, truth, *ARMS[arm]))
@@ -156,14 +156,13 @@ def _play(settings: Settings, storage: optuna.storages.BaseStorage, truth: Truth
         name = settings.engine.replays or engine.name
         told = EarlierStudies.create(
             settings,
-            earlier,
+            [study for study in earlier if not study.alike],
             engine.defaults,
-            (lambda workload: analytic.create(name, engine.defaults, engine.model_folder, gpus, workload))
-            if prior
-            else (lambda workload: None),
+            lambda workload: analytic.create(name, engine.defaults, engine.model_folder, gpus, workload) if prior else None,
         )
-        assert told is not None
-        knowledge = replace(knowledge, priors=(told,))
+        knowledge = replace(
+            knowledge, priors=knowledge.priors if told is None else (told,), known=known(settings, earlier, engine.defaults)
+        )
         for lesson in lessons(settings, facts, earlier):
             gate.learn(*lesson)
     ledger = Ledger(settings, storage, engine.defaults, knowledge=knowledge)

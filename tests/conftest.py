@@ -9,7 +9,7 @@ import pytest
 from tests.engines.fake_server import FakeServer
 from tuner.engines.llamacpp import LlamaCpp
 
-pytest_plugins = ("tests.cluster.fixtures", "tests.docker_daemon", "tests.docker_image", "tests.user")
+pytest_plugins = ("tests.cluster.fixtures", "tests.docker_daemon", "tests.docker_image", "tests.warm_tuner")
 
 
 @pytest.fixture(scope="session")

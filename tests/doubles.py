@@ -48,7 +48,6 @@ def settings(folder: Path, /, **changes: Any) -> Settings:
         "workload": {"scenario": "D(64,32)", "levels": [1, 4], "warmup_requests": 0},
         "objectives": OBJECTIVES,
         "sampler": {"name": "random"},
-        "pruner": {"name": "none"},
         "storage": {"url": f"sqlite:///{folder / 'tuner.db'}"},
     }
     return load(composed | changes)

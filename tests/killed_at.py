@@ -1,22 +1,16 @@
-"""Runs tuner and kills it by SIGKILL at a stage of a deployment: `killed_at.py STAGE ARGUMENTS...`.
-
-`created` and `loading` are states between two requests to the daemon. In `starting` and `stopping` the request is under way: it is sent,
-and nobody waits for the answer any more.
-"""
+"""Lets this process, in which tuner is about to run, die by SIGKILL at a stage of a deployment in a container."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import sys
 from typing import Any, NoReturn
 
 import requests
 from docker.api.client import APIClient
 from docker.models.containers import Container
 
-from tuner.cli import main
 from tuner.engines.openai_server import OpenAIServer
 
 
@@ -41,6 +35,8 @@ def at_request(path: str) -> None:
 
 
 def arrange(stage: str) -> None:
+    """Takes `created` or `loading`, between two requests to the daemon, or `starting` or `stopping`: then the request is sent, and
+    nobody waits for the answer."""
     match stage:
         case "created":
             Container.start = die
@@ -52,8 +48,3 @@ def arrange(stage: str) -> None:
             at_request("/stop")
         case _:
             raise ValueError(stage)
-
-
-if __name__ == "__main__":
-    arrange(sys.argv.pop(1))
-    main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from pathlib import Path
 
@@ -18,11 +17,17 @@ from tuner.settings import load
 __all__ = ["work"]
 
 MODEL = "engine.model=some/model"
+GPUS = ["engine=sglang", "space=sglang", MODEL]
+NEEDS = {
+    "engine=replay": ["engine.table=some.csv"],
+    "objectives=latency_per_gpu": GPUS,
+}
+"""What an option does not go without; an engine needs a model."""
 
 
 class TestShipped:
     def test_groups(self) -> None:
-        assert groups() == ["backend", "engine", "experiment", "objectives", "sampler", "space", "storage", "workload"]
+        assert groups() == ["backend", "engine", "experiment", "objectives", "pruner", "sampler", "space", "storage", "workload"]
 
     @pytest.mark.parametrize("name", options("experiment"))
     def test_every_experiment_is_right(self, name: str) -> None:
@@ -35,21 +40,25 @@ class TestShipped:
         [(group, name) for group in groups() if group != "experiment" for name in options(group)],
     )
     def test_every_option_is_right(self, group: str, name: str) -> None:
-        right = settings(f"{group}={name}", MODEL)
-        if group in ("engine", "backend", "sampler"):
+        right = settings(f"{group}={name}", *NEEDS.get(f"{group}={name}", [MODEL]))
+        if group in ("engine", "backend", "sampler", "pruner"):
             assert getattr(right, group).name == name
 
-    @pytest.mark.parametrize("engine", options("engine"))
-    def test_every_engine_has_a_space_of_its_name(self, engine: str) -> None:
-        assert settings(f"engine={engine}", f"space={engine}", MODEL).space.searched
+    def test_every_engine_has_a_space_of_its_name_but_replay_which_takes_that_of_its_table(self) -> None:
+        assert set(options("space")) == set(options("engine")) - {"replay"}
 
     @pytest.mark.parametrize("space", options("space"))
-    def test_constraints_of_every_space_can_be_overridden(self, space: str) -> None:
-        assert settings(f"space={space}", "space.constraints=['1 > 0']").space.constraints[0].text == "1 > 0"
+    def test_every_space_goes_with_its_engine_and_constraints_of_it_can_be_overridden(self, space: str) -> None:
+        right = settings(f"engine={space}", f"space={space}", MODEL, "space.constraints=['1 > 0']").space
+        assert right.searched
+        assert right.constraints[0].text == "1 > 0"
 
-    def test_options_of_a_group_go_together(self) -> None:
-        for workload, objectives in itertools.product(options("workload"), options("objectives")):
-            assert len(settings(f"workload={workload}", f"objectives={objectives}").objectives) == 2
+    @pytest.mark.parametrize("workload", options("workload"))
+    @pytest.mark.parametrize("objectives", options("objectives"))
+    def test_options_of_a_group_go_together(self, workload: str, objectives: str) -> None:
+        right = settings(*GPUS, f"workload={workload}", f"objectives={objectives}")
+        assert right.objectives
+        assert (right.workload.goodput is not None) == (objectives == "goodput")
 
     def test_experiment_overrides_win(self) -> None:
         right = settings("+experiment=llama1b_cpu", "trials=99", "space.n_parallel.high=4", "workload.levels=[2]", "seed=5")
@@ -135,7 +144,7 @@ class TestOfTheUser:
 
     def test_spelling_of_a_users_experiment_is_proposed(self, work: Path) -> None:
         experiment(work / "conf", "mine", self.MINE)
-        available = "llama1b, llama1b_cpu, llama1b_ome, mine"
+        available = "llama1b, llama1b_cpu, llama1b_ome, mine, replay_demo"
         assert complaint("+experiment=min") == f"experiment=min: no such option (did you mean mine?); available: {available}"
 
 

@@ -1,4 +1,7 @@
-"""Whole studies with `backend=docker` as a user runs them: a real daemon, the real llama.cpp engine in it, the real genai-bench."""
+"""Whole studies with `backend=docker` as a user runs them: a real daemon, the real llama.cpp engine in it, the real genai-bench.
+
+Most runs start as forks (`WarmRun`): a process of its own each, without the seconds of its imports.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import docker
@@ -16,16 +20,15 @@ from optuna.trial import TrialState
 
 from tests.backends.docker_deploying import backend_in, stub_spec
 from tests.conformance.backend import PATIENCE_S, answers
-from tests.user import DEADLINE_S, Run, wait_until
+from tests.killed_at import arrange
+from tests.user import DEADLINE_S, wait_until
+from tests.warm_tuner import WarmRun
 from tuner.backends.base import Place
 from tuner.backends.docker_request import OWNER_LABEL, STUDY_LABEL
 
 pytestmark = pytest.mark.slow
 
 STUDY = "in-containers"
-
-# Runs tuner, and kills it by SIGKILL at a stage: just before or after a request of the docker SDK, or while the daemon works on it.
-KILLED = Path(__file__).with_name("killed_at.py")
 
 
 class Host:
@@ -69,13 +72,14 @@ def name(folder: Path) -> str:
     return f"{STUDY}-{folder.name}"[:60]
 
 
-def options(run: Run, image: str) -> list[str]:
+def options(run: WarmRun, image: str) -> list[str]:
     return ["backend=docker", f"engine.image={image}", f"study_name={name(run.folder)}", "backend.stop_grace_s=2"]
 
 
-def test_a_study_ends_with_a_front_and_leaves_nothing(run: Run, host: Host, docker_image: str) -> None:
-    code, output = run.finish("trials=3", *options(run, docker_image))
-    assert code == 0, output
+def test_a_study_ends_with_a_front_and_leaves_nothing(run: WarmRun, host: Host, docker_image: str) -> None:
+    process = run.start("trials=3", *options(run, docker_image))
+    output, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, output
     assert "llamacpp on backend docker" in output
     assert "Pareto front" in output
     assert "docker run --rm --init -p 127.0.0.1:8000:8000" in output, "no launch command"
@@ -91,8 +95,8 @@ def test_a_study_ends_with_a_front_and_leaves_nothing(run: Run, host: Host, dock
     assert run.processes() == []
 
 
-def test_an_interrupted_study_leaves_nothing(run: Run, host: Host, docker_image: str) -> None:
-    process = run.start("trials=2", *options(run, docker_image), "workload.min_requests=64")
+def test_an_interrupted_study_leaves_nothing(run: WarmRun, host: Host, docker_image: str) -> None:
+    process = run.fork("trials=2", *options(run, docker_image), "workload.min_requests=64")
     wait_until(lambda: host.statuses() == {"running"}, "a container runs")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=DEADLINE_S)
@@ -113,9 +117,9 @@ def living(daemon: docker.DockerClient, docker_image: str, tmp_path_factory: pyt
 
 @pytest.mark.parametrize(("stage", "left"), [("created", {"created"}), ("starting", None), ("loading", {"running"}), ("stopping", None)])
 def test_clean_removes_what_a_killed_tuner_left_and_nothing_else(
-    run: Run, host: Host, docker_image: str, living: Container, stage: str, left: set[str] | None
+    run: WarmRun, host: Host, docker_image: str, living: Container, stage: str, left: set[str] | None
 ) -> None:
-    process = run.start("trials=2", *options(run, docker_image), program=(str(KILLED), stage))
+    process = run.fork("trials=2", *options(run, docker_image), arrange=partial(arrange, stage))
     output, _ = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == -signal.SIGKILL, output
     [container] = host.containers()
@@ -138,9 +142,9 @@ def silent_registry() -> Iterator[socket.socket]:
         yield server
 
 
-def test_a_pull_ends_with_a_killed_tuner(run: Run, host: Host, silent_registry: socket.socket) -> None:
+def test_a_pull_ends_with_a_killed_tuner(run: WarmRun, host: Host, silent_registry: socket.socket) -> None:
     image = f"127.0.0.1:{silent_registry.getsockname()[1]}/engine:1"
-    process = run.start("trials=1", *options(run, image))
+    process = run.fork("trials=1", *options(run, image))
     connection, _ = silent_registry.accept()
     with connection:
         process.kill()
@@ -154,8 +158,8 @@ def test_a_pull_ends_with_a_killed_tuner(run: Run, host: Host, silent_registry: 
     assert (host.containers(), host.volumes()) == ([], set())
 
 
-def test_the_next_run_removes_what_a_killed_one_left(run: Run, host: Host, docker_image: str) -> None:
-    process = run.start("trials=1", *options(run, docker_image), program=(str(KILLED), "loading"))
+def test_the_next_run_removes_what_a_killed_one_left(run: WarmRun, host: Host, docker_image: str) -> None:
+    process = run.fork("trials=1", *options(run, docker_image), arrange=partial(arrange, "loading"))
     process.communicate(timeout=DEADLINE_S)
     assert host.statuses() == {"running"}
     code, output = run.finish("trials=1", *options(run, docker_image))
@@ -170,30 +174,30 @@ def test_the_next_run_removes_what_a_killed_one_left(run: Run, host: Host, docke
 class TestNotReady:
     """What is missing is said in one line, at once, and no study is begun."""
 
-    def refused(self, run: Run, *arguments: str) -> str:
+    def refused(self, run: WarmRun, *arguments: str) -> str:
         code, output = run.finish(*arguments)
         assert code == 3, output
         assert output.strip().count("\n") == 0, output
         assert run.trials() == []
         return output
 
-    def test_no_gpu(self, run: Run) -> None:
+    def test_no_gpu(self, run: WarmRun) -> None:
         if Path("/dev/nvidia0").exists():
             pytest.skip("this host has a GPU")
         output = self.refused(run, "+experiment=llama1b", "backend=docker")
         assert output.startswith("tuner: backend=docker: engine sglang needs an NVIDIA GPU and this host has none. Run it on a GPU host")
 
-    def test_no_daemon(self, run: Run) -> None:
+    def test_no_daemon(self, run: WarmRun) -> None:
         missing = run.folder / "docker.sock"
         run.environment["DOCKER_HOST"] = f"unix://{missing}"
         output = self.refused(run, *options(run, "some/image"))
         assert f"the Docker daemon at unix://{missing} does not answer (no socket): install or start Docker" in output
 
-    def test_no_image(self, run: Run, daemon: docker.DockerClient) -> None:
+    def test_no_image(self, run: WarmRun, daemon: docker.DockerClient) -> None:
         output = self.refused(run, *options(run, "tuner-test/no-such-image:1"), "backend.pull=never")
         assert "the image tuner-test/no-such-image:1 is not on the Docker host, and backend.pull=never" in output
 
-    def test_a_limit_that_the_daemon_cannot_give(self, run: Run, host: Host, docker_image: str) -> None:
+    def test_a_limit_that_the_daemon_cannot_give(self, run: WarmRun, host: Host, docker_image: str) -> None:
         code, output = run.finish("trials=2", *options(run, docker_image), f"backend.cpus={(os.cpu_count() or 1) + 64}")
         assert code == 3, output
         assert "backend.cpus" in output.splitlines()[-1]

@@ -14,12 +14,15 @@ from tuner.hydra_errors import explain
 __all__ = ["work"]
 
 WRONG: list[tuple[list[str], str]] = [
-    (["+experiment=lama1b"], r"experiment=lama1b: no such option \(did you mean llama1b\?\); available: llama1b, llama1b_cpu, llama1b_ome"),
-    (["+experiment=[llama1b,x]"], r"experiment=x: no such option; available: llama1b, llama1b_cpu, llama1b_ome"),
+    (
+        ["+experiment=lama1b"],
+        r"experiment=lama1b: no such option \(did you mean llama1b\?\); available: llama1b, llama1b_cpu, llama1b_ome, replay_demo",
+    ),
+    (["+experiment=[llama1b,x]"], r"experiment=x: no such option; available: llama1b, llama1b_cpu, llama1b_ome, replay_demo"),
     (["experiment=llama1b"], r"experiment: write it with a plus sign, \+experiment=\.\.\."),
     (["samplr=tpe"], r"samplr: no such key \(did you mean sampler\?\); `--cfg job` shows all keys"),
-    (["backend=dokcer"], r"backend=dokcer: no such option \(did you mean docker\?\); available: auto, docker, local, ome"),
-    (["engine=sglng"], r"engine=sglng: no such option \(did you mean sglang\?\); available: llamacpp, sglang, vllm"),
+    (["backend=dokcer"], r"backend=dokcer: no such option \(did you mean docker\?\); available: auto, docker, local, ome, replay"),
+    (["engine=sglng"], r"engine=sglng: no such option \(did you mean sglang\?\); available: llamacpp, replay, sglang, vllm"),
     (["workload.levls=[1]"], r"workload\.levls: no such key \(did you mean workload\.levels\?\); `--cfg job` shows all keys"),
     (
         ["space.n_parallel.hihg=8"],
@@ -50,14 +53,17 @@ WRONG: list[tuple[list[str], str]] = [
     (["space.n_parallel=[1,2]"], r"space\.n_parallel=\[1,2\]: a mapping and a list cannot stand for each other; .*"),
     (["constraints={metric: x}"], r"constraints=\{metric: x\}: a mapping and a list cannot stand for each other; .*"),
     (["objectives.7.metric=x"], r"objectives\.7\.metric=x: list index out of range; .*"),
-    (["objectives=[{metric: ttft_p99_s}]"], r"objectives=\[\{metric: ttft_p99_s\}\]: no name of an option; use latency_throughput, .*"),
+    (
+        ["objectives=[{metric: ttft_p99_s}]"],
+        r"objectives=\[\{metric: ttft_p99_s\}\]: no name of an option; use goodput, latency_per_gpu, latency_throughput, .*",
+    ),
     (["objectives=null"], r"objectives=null: no name of an option; .*"),
     (["space=[1]"], r"space=\[1\]: no name of an option; use llamacpp, sglang, vllm, your own conf/space/NAME\.yaml, or single keys .*"),
-    (["sampler=5"], r"sampler=5: no name of an option; use nsgaii, random, tpe, .*"),
+    (["sampler=5"], r"sampler=5: no name of an option; use ehvi, gp, grid, nsgaii, qmc, random, tpe, .*"),
     (["backend=5", "+experiment=llama1b_ome"], r"backend=5: .* or single keys as backend\.ome_namespace=\.\.\."),
     (
         ["+experiment=5"],
-        r"\+experiment=5: no name of an option; use llama1b, llama1b_cpu, llama1b_ome, or your own conf/experiment/NAME\.yaml",
+        r"\+experiment=5: no name of an option; use llama1b, llama1b_cpu, llama1b_ome, replay_demo, or your own conf/experiment/NAME\.yaml",
     ),
     (
         ["study_name=a(b"],
@@ -81,7 +87,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["--foo"], r"unrecognized arguments: --foo; .*"),
     (["--cfg", "job", "-m"], r"Only one of --run, --multirun, --cfg, .*"),
     (["--resolve"], r"The --resolve flag can only be used .*"),
-    (["-m", "sampler=tpe,foo"], r"sampler=foo: no such option; available: nsgaii, random, tpe"),
+    (["-m", "sampler=tpe,foo"], r"sampler=foo: no such option; available: ehvi, gp, grid, nsgaii, qmc, random, tpe"),
 ]
 
 

@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,13 +35,6 @@ IMAGE = "docker.io/lmsysorg/sglang:v0.5.23-cu129-amd64"
 # whose readiness would else take as long as the played kubelet waits for an answer
 SGLANG_ENV = {"STANDIN_GPU_GIB": "40", "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false"}
 POD = 'backend.url="http://{pod_ip}:{port}"'
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[WarmRun]:
-    run = WarmRun(tmp_path)
-    yield run
-    run.stop()
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 
-from tests.doubles import SPACE, BackendDouble, BenchmarkDouble, EngineDouble, World, settings
+from tests.doubles import SPACE, BackendDouble, BenchmarkDouble, EngineDouble, World, measurement, settings, timing
 from tuner import host, session
 from tuner.backends.docker import Docker
 from tuner.backends.local import Local
@@ -14,6 +17,9 @@ from tuner.storage import open_storage
 from tuner.study import Ledger
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+CONFIRM = {"repeats": 3, "finalists": 1, "drift_every": 0}
+ALL: dict[str, Any] = {"confirm": CONFIRM | {"drift_every": 2}, "control": {"random": 2}}
 
 
 @pytest.fixture
@@ -101,13 +107,13 @@ class TestRunStudy:
         assert world.calls[-1] == "benchmark exit"
 
     def test_the_end_of_the_space_is_told(self, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]) -> None:
-        session.run_study(settings(tmp_path, space={"n_parallel": SPACE["n_parallel"]}, trials=9), 0)
+        session.run_study(settings(tmp_path, confirm={"repeats": 0}, space={"n_parallel": SPACE["n_parallel"]}, trials=9), 0)
         out, _ = capsys.readouterr()
         assert "All 5 configurations of the space are known or refused; the study ends before 9 trials.\n" in out
 
     def test_refusals_are_told(self, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         world.refuses = lambda configuration: "too many" if configuration.get("n_parallel", 2) != 2 else None
-        session.run_study(settings(tmp_path, space={"n_parallel": SPACE["n_parallel"]}, trials=9), 0)
+        session.run_study(settings(tmp_path, confirm={"repeats": 0}, space={"n_parallel": SPACE["n_parallel"]}, trials=9), 0)
         out, _ = capsys.readouterr()
         assert re.search(r"^\d+ impossible configurations? w(as|ere) refused without a deployment\.$", out, re.MULTILINE)
 
@@ -169,6 +175,134 @@ class TestRunStudy:
         (tmp_path / "studies").write_text("a file")
         with pytest.raises(NotReadyError, match=r"^folder: cannot create .*some-study \(.*\); choose a folder that you may write to$"):
             session.run_study(settings(tmp_path), 0)
+
+
+@pytest.mark.slow
+class TestWhatFollowsTheSearch:
+    """Drift checks, confirmation and control arm; 4 trials, a check after the second, 3 rounds."""
+
+    def test_everything_in_its_order_around_one_load_generator(
+        self, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert session.run_study(settings(tmp_path, **ALL), 0) == 0
+        out, _ = capsys.readouterr()
+        marks = [
+            "trial 2 of 4",
+            "The defaults are measured again, to see whether the machine has changed",
+            "trial 3 of 4",
+            "trial 4 of 4",
+            "Confirmation, round 1 of at most 3: the defaults again",
+            "Confirmation, round 2 of at most 3: trial #",
+            "Confirmation, round 3 of at most 3: the defaults again",
+            "Control arm: 2 random trials, to see whether the search was worth it",
+            "Study some-study: Pareto front and the engine's defaults",
+            "4 of 4 trials: ",
+            " is better than the defaults by +",
+            "at equal deployments, ",
+            "Recommended for ",
+            "Report: ",
+        ]
+        places = [out.find(mark) for mark in marks]
+        assert -1 not in places, marks[places.index(-1)]
+        assert places == sorted(places)
+        assert len(world.deployed) == 4 + 1 + 3 * 2 + 2
+        assert world.calls.count("benchmark enter") == world.calls.count("benchmark exit") == 1
+        assert world.open == 0
+        report = (tmp_path / "studies/some-study/report.md").read_text()
+        assert all(heading in report for heading in ("## Verdict", "## Confirmation", "## Drift", "| control arm |"))
+
+    def test_a_finished_one_starts_no_load_generator_and_says_the_same(
+        self, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        session.run_study(settings(tmp_path, **ALL), -1)
+        before, _ = capsys.readouterr()
+        world.calls.clear()
+        assert session.run_study(settings(tmp_path, **ALL), -1) == 0
+        assert capsys.readouterr().out == before
+        assert world.calls == ["check", "prepare", "reap"]
+
+    def test_broken_off_anywhere_it_goes_on_and_deploys_nothing_twice(
+        self, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for folder in (whole := tmp_path / "whole", parts := tmp_path / "parts"):
+            folder.mkdir()
+        assert session.run_study(settings(whole, **ALL), -1) == 0
+        expected = [*world.deployed]
+        shown = lasting(capsys.readouterr().out)
+        world.deployed.clear()
+        world.calls.clear()
+        for hit in (7, 10, 14):  # twice in the confirmation, and in the control arm; those broken off count once more
+            stop_at(world, "ready", hit, KeyboardInterrupt())
+            with pytest.raises(KeyboardInterrupt):
+                session.run_study(settings(parts, **ALL), -1)
+            assert capsys.readouterr().out.splitlines()[0].startswith("Interrupted after ")
+            assert world.open == 0
+        world.at = lambda stage: None
+        assert session.run_study(settings(parts, **ALL), -1) == 0
+        assert lasting(capsys.readouterr().out) == [line.replace(str(whole), str(parts)) for line in shown]
+        assert len(world.deployed) == len(expected) + 3
+        before_control = Counter(map(str, expected[:-2]))
+        assert before_control <= Counter(map(str, world.deployed))
+
+    def test_what_stops_every_trial_stops_the_confirmation(self, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+        stop_at(world, "deploy", 6, Systemic("engine.executable: cannot start 'sglang'"))
+        with pytest.raises(Systemic):
+            session.run_study(settings(tmp_path, confirm=CONFIRM), 0)
+        out, _ = capsys.readouterr()
+        assert "Stopped after 4 of 4 trials. The same command goes on from here.\n" in out
+        assert world.calls[-1] == "benchmark exit"
+
+    def test_without_them_there_is_no_verdict_and_no_report(self, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+        session.run_study(settings(tmp_path, confirm={"repeats": 0}), 0)
+        out, _ = capsys.readouterr()
+        assert "\nBest latency_p99_s@1" in out
+        assert "defaults by" not in out
+        assert len(world.deployed) == 4
+        assert not (tmp_path / "studies/some-study/report.md").exists()
+
+    @pytest.mark.parametrize(
+        ("stop", "why"),
+        [
+            ({"no_improvement": 3}, "stop.no_improvement=3 is reached: no better front in the last 3 trials"),
+            (
+                {"target": [{"metric": "latency_p99_s", "at": "min", "max": 0.5}]},
+                "stop.target is reached: trial 0 meets latency_p99_s@1<=0.5",
+            ),
+            ({"wall_time_h": 1e-9}, "stop.wall_time_h=1e-09 is reached: "),
+        ],
+    )
+    def test_a_condition_of_stop_ends_the_search_and_is_told(
+        self, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str], stop: dict[str, Any], why: str
+    ) -> None:
+        world.measures = lambda configuration, level: measurement(level, latency=timing(0.4))
+        config = settings(tmp_path, stop=stop, confirm={"repeats": 0}, trials=30)
+        if "wall_time_h" in stop:  # which counts from the start of a run: this one has measured nothing yet
+            session.run_study(settings(tmp_path, confirm={"repeats": 0}, trials=1), -1)
+        assert session.run_study(config, 0) == 0
+        out, _ = capsys.readouterr()
+        assert f"The study ends: {why}" in out
+        assert "configurations of the space are known or refused" not in out
+        assert len(opened(tmp_path).finished) == (4 if "no_improvement" in stop else 1)
+
+    def test_a_condition_of_stop_is_none_of_the_control_arm(self, tmp_path: Path, world: World) -> None:
+        world.measures = lambda configuration, level: measurement(level, latency=timing(0.4))
+        config = settings(tmp_path, stop={"no_improvement": 1}, confirm={"repeats": 0}, control={"random": 4}, trials=30)
+        assert session.run_study(config, -1) == 0
+        control = optuna.load_study(study_name="some-study.control", storage=config.storage.url)
+        assert len(control.get_trials(states=(optuna.trial.TrialState.COMPLETE,))) == 4
+
+    def test_what_a_condition_of_stop_left_is_confirmed(self, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+        stop = {"target": [{"metric": "latency_p99_s", "at": "min", "max": 0.3}]}
+        assert session.run_study(settings(tmp_path, stop=stop, confirm=CONFIRM | {"finalists": 2}, trials=30), 0) == 0
+        out, _ = capsys.readouterr()
+        assert 0 < out.find("The study ends: stop.target is reached") < out.find("Confirmation, round 1 of at most 3")
+        assert "latency_p99_s@1: trial #2 is better than the defaults by +75.0% (" in out
+        assert len(opened(tmp_path).finished) == 3
+
+
+def lasting(shown: str) -> list[str]:
+    """Without the lines that tell how long it took."""
+    return [line for line in shown.splitlines() if " h) against " not in line]
 
 
 def opened(folder: Path) -> Ledger:

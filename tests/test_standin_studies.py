@@ -12,7 +12,7 @@ import docker
 import pytest
 
 from tests.standins.running import SGLANG, VLLM
-from tests.user import Run
+from tests.warm_tuner import WarmRun
 from tuner.backends.docker_request import STUDY_LABEL
 from tuner.engines.llamacpp import LlamaCpp
 
@@ -32,7 +32,7 @@ CONFIG = {
 
 
 @pytest.fixture
-def model(run: Run, nano_engine: LlamaCpp) -> Path:
+def model(run: WarmRun, nano_engine: LlamaCpp) -> Path:
     """A model's folder without weights; those that a double takes for it are 20 GiB, on a GPU of 40."""
     folder = run.folder / "model"
     shutil.copytree(nano_engine.tokenizer, folder)
@@ -54,12 +54,12 @@ def in_container(engine: str, image: str, double: Path, model: Path) -> list[str
     return [f"engine={engine}", f"space={engine}", program, f"engine.model={model}", *where]
 
 
-def reasons(run: Run) -> str:
+def reasons(run: WarmRun) -> str:
     infeasible = [trial.user_attrs for trial in run.finished() if trial.user_attrs["outcome"] == "infeasible"]
     return "\n".join(attributes["reason"] for attributes in infeasible)
 
 
-def test_sglang(run: Run, model: Path) -> None:
+def test_sglang(run: WarmRun, model: Path) -> None:
     space = (
         "space.mem_fraction_static={type:float,low:0.347,high:0.998,step:0.217,default:0.781}",
         "space.max_running_requests=2",
@@ -79,7 +79,7 @@ def test_sglang(run: Run, model: Path) -> None:
     assert run.processes() == []
 
 
-def test_vllm(run: Run, model: Path) -> None:
+def test_vllm(run: WarmRun, model: Path) -> None:
     space = (
         "space.gpu_memory_utilization={type:float,low:0.5,high:0.98,step:0.16}",
         "+space.gpu_memory_utilization.default=0.82",
@@ -120,7 +120,7 @@ def test_vllm(run: Run, model: Path) -> None:
     ],
 )
 def test_in_containers(
-    run: Run, model: Path, daemon: docker.DockerClient, docker_image: str, engine: str, double: Path, space: list[str], reason: str
+    run: WarmRun, model: Path, daemon: docker.DockerClient, docker_image: str, engine: str, double: Path, space: list[str], reason: str
 ) -> None:
     study = f"standin-{engine}-{secrets.token_hex(4)}"
     chunk = "space.chunked_prefill_size=512" if engine == "sglang" else "space.max_num_batched_tokens=512"

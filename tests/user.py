@@ -1,5 +1,4 @@
-"""A user's working directory, in which tests run `python -m tuner` with the real llama.cpp engine and the real genai-bench; a plugin of
-`tests/conftest.py`."""
+"""A user's working directory, in which tests run `python -m tuner` with the real llama.cpp engine and the real genai-bench."""
 
 from __future__ import annotations
 
@@ -8,12 +7,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import psutil
-import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 QUICK = (
@@ -24,6 +22,7 @@ QUICK = (
     "workload.requests_per_user=2",
     "workload.warmup_requests=1",
     "confirm.repeats=0",
+    "pruner.name=none",
     "seed=1",
 )
 DEADLINE_S = 120
@@ -39,8 +38,8 @@ class Run:
         self.environment = os.environ | {MARK: str(folder), "XDG_STATE_HOME": str(folder / "state")}
         self._started: list[subprocess.Popen[str]] = []
 
-    def start(self, *arguments: str, program: Sequence[str] = ("-m", "tuner"), quick: bool = True) -> subprocess.Popen[str]:
-        command = [sys.executable, *program, *(QUICK if quick else ()), *arguments]
+    def start(self, *arguments: str, quick: bool = True) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tuner", *(QUICK if quick else ()), *arguments]
         process = subprocess.Popen(
             command,
             cwd=self.folder,
@@ -58,13 +57,14 @@ class Run:
         output, _ = process.communicate(timeout=DEADLINE_S)
         return process.returncode, output
 
-    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+    def trials(self, *states: TrialState, study: str | None = None) -> list[FrozenTrial]:
+        """Trials of a study, by default of the only one that there is."""
         database = self.folder / "studies/tuner.db"
         if not database.exists():
             return []
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            study = optuna.load_study(storage=f"sqlite:///{database}", study_name=None)
+            study = optuna.load_study(storage=f"sqlite:///{database}", study_name=study)
         except (KeyError, ValueError, optuna.exceptions.StorageInternalError):
             return []  # not created yet
         return study.get_trials(states=states or None)
@@ -88,13 +88,6 @@ class Run:
                 process.kill()
         for started in self._started:
             started.communicate()
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    run = Run(tmp_path)
-    yield run
-    run.stop()
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:

@@ -1,4 +1,7 @@
-"""Runs of tuner that need not wait for its imports: each is a process of its own, forked from one that has imported all of it before."""
+"""Runs of tuner that need not wait for its imports: each is a process of its own, forked from one that has imported all of it before.
+
+A plugin of `tests/conftest.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,22 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+import pytest
 
 from tests.user import DEADLINE_S, QUICK, Run
 
 _FORKING = multiprocessing.get_context("forkserver")
-_FORKING.set_forkserver_preload(["tests.warm_tuner", "tuner.session", "tuner.hydra_app", "optuna.visualization", "optuna_dashboard"])
+_FORKING.set_forkserver_preload(
+    [
+        *("tests.warm_tuner", "tuner.session", "tuner.hydra_app", "tuner.cli", "optuna.visualization", "optuna_dashboard"),
+        # what they import when they are used first
+        *("optuna.storages._rdb.models", "sqlalchemy.dialects.sqlite", "alembic.command", "plotly.graph_objects", "tokenizers"),
+    ]
+)
 
 
 class WarmProcess:
@@ -70,6 +81,13 @@ class WarmRun(Run):
         for process in self._forked:
             process.kill()
         super().stop()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[WarmRun]:
+    run = WarmRun(tmp_path)
+    yield run
+    run.stop()
 
 
 def _run_tuner(

@@ -30,6 +30,7 @@ from tuner.engines.vllm import Vllm
 from tuner.errors import ConfigError, NotReadyError, TrialFailure
 from tuner.explain import nearest
 from tuner.feasibility import gate as feasibility
+from tuner.feasibility import risk
 from tuner.feasibility.gate import Gate
 from tuner.feasibility.memory import GIB
 from tuner.feasibility.rules import RULES
@@ -40,7 +41,11 @@ from tuner.launch import Configuration, Value
 from tuner.ome_settings import OmeBackendSettings
 from tuner.owner import Owner
 from tuner.parameters import Float
+from tuner.prior.base import Prior
 from tuner.prior.create import create as create_prior
+from tuner.prior.create import traffic_of
+from tuner.prior.knobs import engine_of
+from tuner.prior.records import Earlier
 from tuner.replay.backend import ReplayBackend
 from tuner.replay.bench import ReplayBench
 from tuner.replay.checks import check
@@ -314,23 +319,41 @@ def create_benchmark(settings: Settings, engine: Engine, backend: Backend) -> Be
     return JobBench(cluster, settings.benchmark.job, Client(engine.tokenizer, None, *traffic), marks, mount)
 
 
-def create_knowledge(settings: Settings, engine: Engine, gate_gpus: Sequence[Gpu] | None) -> Knowledge:
+def create_knowledge(settings: Settings, engine: Engine, gpus: Sequence[Gpu] | None, earlier: Sequence[Earlier] = ()) -> Knowledge:
     """What the sampler is told beforehand.
 
     Args:
         settings: The experiment.
         engine: Prepared.
-        gate_gpus: The GPUs that may be reckoned with; see `known_gpus`.
+        gpus: The GPUs that may be reckoned with; see `known_gpus`.
+        earlier: Studies of the same engine, model and GPUs.
     """
 
-    def gpus(configuration: Configuration) -> int:
+    def held(configuration: Configuration) -> int:
         try:
             return engine.launch(configuration, "").gpus
         except TrialFailure:
             return 0
 
-    if settings.sampler.name != "ehvi" or settings.sampler.prior == "none":
-        return Knowledge(gpus=gpus)
-    name = settings.engine.replays or engine.name if isinstance(settings.engine, ReplaySettings) else engine.name
-    prior = create_prior(name, engine.defaults, engine.model_folder, gate_gpus, settings.workload)
-    return Knowledge(() if prior is None else (prior,), gpus)
+    if settings.sampler.name != "ehvi":
+        return Knowledge(gpus=held)
+    from tuner.prior.earlier import EarlierStudies, known  # scipy takes a moment, which other samplers need not wait for
+
+    name = engine.name
+    if isinstance(settings.engine, ReplaySettings):
+        name = settings.engine.replays or engine_of(settings.space.searched) or name
+    traffic = traffic_of(settings.workload)
+    tokens = None if traffic is None else traffic.input_tokens + traffic.output_tokens
+    danger = risk.create(name, engine.defaults, engine.model_folder, gpus, tokens)
+    prior: Prior | None = None
+    if settings.sampler.prior == "auto":
+        prior = create_prior(name, engine.defaults, engine.model_folder, gpus, settings.workload)
+    if prior is None:
+        others = [study for study in earlier if not study.alike]
+        prior = EarlierStudies.create(settings, others, engine.defaults, lambda workload: None) if others else None
+    return Knowledge(
+        priors=() if prior is None else (prior,),
+        gpus=held,
+        risk=None if danger is None else danger.of,
+        known=known(settings, earlier, engine.defaults),
+    )

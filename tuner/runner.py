@@ -14,6 +14,7 @@ import tuner
 from tuner.backends.base import Place
 from tuner.course import Course
 from tuner.errors import Infeasible, Systemic, Transient, TrialFailure
+from tuner.evaluation import evaluate
 from tuner.feasibility.gate import Gate
 from tuner.report.pages import Pages
 from tuner.search.pruning import course_of
@@ -23,6 +24,9 @@ from tuner.stopping import Spent, reason_to_stop
 from tuner.study import SERVED, Asked, Ledger
 from tuner.telemetry.progress import Progress
 from tuner.trial import Record, Rig
+
+OPTIONAL = frozenset({"effective", "startup", "server", "unflushed"})
+"""Facts about a trial that are not kept where they are empty: each is a transaction of its own."""
 
 
 class Patience:
@@ -125,7 +129,7 @@ def run_trial(ledger: Ledger, rig: Rig, progress: Progress, pages: Pages, patien
             progress.ended("pruned", reason=record.pruned)
         else:
             values = ledger.tell_measured(trial, record.measurements)
-            missed = ", ".join(ledger.missed(trial))
+            missed = ", ".join(evaluate(ledger.settings, record.measurements, record.gpus).missed)
             progress.ended("measured", values, f"misses {missed}" if missed else "")
         patience.measured()
         if interrupt is not None:
@@ -168,7 +172,8 @@ def _keep(asked: Asked, record: Record, place: Place, rig: Rig) -> None:
         "folder": str(place.folder),
     }
     for key, value in facts.items():
-        asked.trial.set_user_attr(key, value)
+        if value or key not in OPTIONAL:
+            asked.trial.set_user_attr(key, value)
     (place.folder / "trial.json").write_text(json.dumps(facts | {"trial": place.trial, "study": place.study}, indent=2) + "\n")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -17,7 +18,7 @@ from tuner.backends.base import Backend
 from tuner.backends.docker import Docker
 from tuner.backends.local import Local
 from tuner.backends.ome.backend import Ome
-from tuner.confirm.companion import CONFIRM, open_companion
+from tuner.confirm.companion import CONFIRM, CONTROL, open_companion
 from tuner.confirm.control import open_control
 from tuner.confirm.drift import check_drift, default_series, drift_due, estimated_noise
 from tuner.confirm.run import Confirmation
@@ -28,8 +29,10 @@ from tuner.feasibility.gate import Gate
 from tuner.gpus import GpuSlots
 from tuner.ome_settings import OmeBackendSettings
 from tuner.parties import create_backend, create_benchmark, create_engine, create_gate, create_knowledge, find_gpus, known_gpus
+from tuner.prior.records import lessons, read
 from tuner.replay.backend import ReplayBackend
 from tuner.replay.pages import LastPages
+from tuner.replay.working_copy import working_copy
 from tuner.report import markdown, summary
 from tuner.report.pages import Pages, artifacts_folder
 from tuner.runner import Patience, run_trials
@@ -55,13 +58,14 @@ def run_study(settings: Settings, verbosity: int) -> int:
         KeyboardInterrupt: the user broke off; everything is stopped and the same command goes on.
     """
     try:
-        return _run_study(settings, verbosity)
+        with ExitStack() as held:
+            return _run_study(settings, verbosity, held)
     except optuna.exceptions.StorageInternalError as error:
         cause = str(error.__cause__ or error).splitlines()[0]
         raise NotReadyError(f"storage.url: {shown(settings.storage.url)} failed: {cause}; the same command goes on from here") from error
 
 
-def _run_study(settings: Settings, verbosity: int) -> int:
+def _run_study(settings: Settings, verbosity: int, held: ExitStack) -> int:
     engine = create_engine(settings)
     display = create_display(settings, verbosity, sys.stdout)
     quiet_optuna()
@@ -72,7 +76,23 @@ def _run_study(settings: Settings, verbosity: int) -> int:
     _make_folder(settings.study_folder)
     engine.prepare()
     gate = create_gate(settings, engine, backend, gpus)
-    ledger = Ledger(settings, storage, engine.defaults, knowledge=create_knowledge(settings, engine, known_gpus(backend, gpus)))
+    facts: dict[str, dict[str, Any]] = {
+        "host": host.describe() | {"gpus": [f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB" for gpu in gpus or ()]},
+        "engine": dict(engine.describe()),
+        "backend": dict(backend.describe()),
+    }
+    earlier = read(settings, facts, storage) if settings.sampler.warm_start else []
+    for lesson in lessons(settings, facts, earlier):
+        gate.learn(*lesson)
+    knowledge = create_knowledge(settings, engine, known_gpus(backend, gpus), earlier)
+    studies: optuna.storages.BaseStorage = storage
+    if isinstance(backend, ReplayBackend):
+        names = [settings.study_name, *(f"{settings.study_name}.{part}" for part in (CONFIRM, CONTROL))]
+        studies = held.enter_context(working_copy(storage, names))
+    ledger = Ledger(settings, studies, engine.defaults, knowledge=knowledge)
+    if earlier:
+        known = f"{len(earlier)} earlier stud{'ies' if len(earlier) > 1 else 'y'}"
+        display.notice(f"The search knows of {known} of this engine, model and hardware (sampler.warm_start).")
     if settings.stand_in_for is not None:
         why = "No NVIDIA device on this host: t" if host.nvidia_device() is None else "T"
         display.notice(
@@ -87,11 +107,6 @@ def _run_study(settings: Settings, verbosity: int) -> int:
         display.notice(line)
     if abandoned := ledger.recover():
         display.notice(f"{abandoned} trial{'s' if abandoned > 1 else ''} of a killed run will be tried again")
-    facts = {
-        "host": host.describe() | {"gpus": [f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB" for gpu in gpus or ()]},
-        "engine": dict(engine.describe()),
-        "backend": dict(backend.describe()),
-    }
     for key, value in facts.items():
         ledger.note(key, value)
     try:

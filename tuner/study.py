@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -22,6 +22,7 @@ from tuner.owner import Owner
 from tuner.search import samplers
 from tuner.search.history import History
 from tuner.search.knowledge import Knowledge
+from tuner.search.tried import Tried
 from tuner.settings import Settings
 from tuner.space import Space
 
@@ -86,6 +87,7 @@ class Ledger:
         """Relative standard deviation between runs of one configuration, as far as it is known by now."""
         self._planned = planned
         self._given_up: list[FrozenTrial] = []
+        self._tried = Tried()
         self._refuse: Callable[[Configuration], str | None] = lambda configuration: None
         self._default = _default_parameters(settings, defaults)
         self.study = optuna.create_study(
@@ -172,8 +174,8 @@ class Ledger:
     @property
     def remaining(self) -> int:
         """Trials still to be started, those in progress in other processes counted as finished."""
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return max(0, self.settings.trials - len(self.finished) - len(running))
+        started = self.study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING))
+        return max(0, self.settings.trials - sum(1 for trial in started if trial.user_attrs.get("outcome") != "refused"))
 
     def ask(self, refuse: Callable[[Configuration], str | None] = lambda configuration: None) -> Asked | None:
         """The next configuration to deploy; None when the whole space is known, or all that is left of it refused.
@@ -190,16 +192,15 @@ class Ledger:
         self._refuse = refuse
         misses, broken = 0, None
         while True:
-            known = [*self.study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING)), *self._given_up]
+            deployed = self.study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING))
+            self._tried.take((*deployed, *self._given_up))
             if self.space.size is None:
                 if misses >= HOPELESS:
                     why = f"; the last refusal: {broken}" if broken else ""
                     raise ConfigError(f"space: the last {misses} suggestions were known or refused; widen ranges or constraints{why}")
-            elif (misses >= MISSES or len(known) >= self.space.size) and not self._queue_unknown(known, refuse):
+            elif (misses >= MISSES or len(self._tried) >= self.space.size) and not self._queue_unknown(refuse):
                 return None
-            trial = self.study.ask()
-            trial.set_user_attr(SEEN, sign())
-            trial.set_user_attr("owner", self.owner.to_str())
+            trial = self._start()
             default = bool(trial.user_attrs.get("default"))
             try:
                 suggested = self.space.suggest(trial)
@@ -208,11 +209,9 @@ class Ledger:
             except ValueError as error:
                 self.study.tell(trial, state=TrialState.FAIL)
                 raise ConfigError(f"space: {error}") from error
-            # the default stands for its neighbour inside the space, but not the other way round: it is always measured as it is
-            twins = [t for t in known if _key(t.params) == _key(trial.params) and (t.user_attrs.get("default") or not default)]
             if broken is not None:
                 self._tell_infeasible(trial, "refused", broken)
-            elif twins:
+            elif self._tried.has(trial.params, default):
                 trial.set_user_attr("outcome", "repeat")
                 self.study.tell(trial, state=TrialState.FAIL)
             else:
@@ -229,28 +228,35 @@ class Ledger:
         """
         encoded = self._default if default else self.space.encode(configuration)
         self.study.enqueue_trial(encoded, user_attrs={**attributes, **({"default": True} if default else {})})
+        trial = self._start()
+        self.space.suggest(trial)
+        return Asked(trial, configuration, default)
+
+    def _start(self) -> Trial:
         trial = self.study.ask()
         trial.set_user_attr(SEEN, sign())
         trial.set_user_attr("owner", self.owner.to_str())
-        self.space.suggest(trial)
-        return Asked(trial, configuration, default)
+        return trial
 
     def _broken(self, configuration: Configuration) -> str | None:
         broken = self.space.violated(configuration)
         return None if broken is None else f"space.constraints: {broken}"
 
-    def _queue_unknown(self, known: Sequence[FrozenTrial], refuse: Callable[[Configuration], str | None]) -> bool:
+    def _queue_unknown(self, refuse: Callable[[Configuration], str | None]) -> bool:
         """Queues an allowed configuration of a finite space that was never tried, if nothing is queued; False when there is none."""
         if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             return True
-        keys = [_key(trial.params) for trial in known]
-        configurations = list(self.space.configurations())
-        for configuration in self._random.sample(configurations, len(configurations)):
-            code = self.space.encode(configuration)
-            if _key(code) not in keys and refuse(configuration) is None:
+        for configuration, code in self._shuffled:
+            if not self._tried.has(code, default=False) and refuse(configuration) is None:
                 self.study.enqueue_trial(code)
                 return True
         return False
+
+    @cached_property
+    def _shuffled(self) -> list[tuple[Configuration, dict[str, Value]]]:
+        """All configurations of a finite space in a random order, as they are and encoded."""
+        every = [(configuration, self.space.encode(configuration)) for configuration in self.space.configurations()]
+        return self._random.sample(every, len(every))
 
     def tell_measured(self, trial: Trial, measurements: Mapping[int, Measurement]) -> list[float]:
         """Ends a trial with the values of its objectives, and returns them.
@@ -262,27 +268,23 @@ class Ledger:
         if shown.unknown:
             raise Infeasible(f"{shown.unknown[0]} has no value: too few requests or tokens to measure it")
         objectives = [value for value in shown.values if value is not None]
-        for label, violation in shown.violations.items():
-            trial.set_constraint(label, violation)
-        trial.set_constraint("deployable", -1.0)
-        trial.set_user_attr("doubts", list(shown.doubts))
-        self._close_constraints(trial, "measured")
+        if shown.doubts:
+            trial.set_user_attr("doubts", list(shown.doubts))
+        self._judge(trial, "measured", {**shown.violations, "deployable": -1.0})
         self.study.tell(trial, objectives)
         return objectives
 
     def tell_pruned(self, trial: Trial, measurements: Mapping[int, Measurement], reason: str) -> None:
         """Ends a trial that was stopped between two load levels; what it has shown by then stays in the study."""
         shown = evaluate(self.settings, measurements, trial.user_attrs.get("gpus", 0))
-        for label, violation in shown.violations.items():
-            trial.set_constraint(label, violation)
-        trial.set_constraint("deployable", -1.0)
         trial.set_user_attr("reason", reason)
-        self._close_constraints(trial, "pruned")
+        self._judge(trial, "pruned", {**shown.violations, "deployable": -1.0})
         self.study.tell(trial, state=TrialState.PRUNED)
 
     def missed(self, trial: Trial | FrozenTrial) -> list[str]:
         """The SLOs that a trial misses."""
-        return [label for label in self.settings.constraint_labels if trial.constraints.get(label, 0.0) > 0]
+        constraints = trial.constraints  # of a running trial, Optuna reads them from the storage each time
+        return [label for label in self.settings.constraint_labels if constraints.get(label, 0.0) > 0]
 
     def tell_infeasible(self, trial: Trial, reason: str) -> None:
         """Ends a trial whose configuration was deployed and cannot serve."""
@@ -290,11 +292,8 @@ class Ledger:
 
     def _tell_infeasible(self, trial: Trial, outcome: str, reason: str) -> None:
         # FAIL would teach the sampler nothing: it would go on suggesting the same region
-        for label in self.settings.constraint_labels:
-            trial.set_constraint(label, 1.0)
-        trial.set_constraint("deployable", 1.0)
         trial.set_user_attr("reason", reason)
-        self._close_constraints(trial, outcome)
+        self._judge(trial, outcome, dict.fromkeys([*self.settings.constraint_labels, "deployable"], 1.0))
         self.study.tell(trial, state=TrialState.PRUNED)
 
     def tell_failed(self, trial: Trial, reason: str) -> bool:
@@ -314,11 +313,14 @@ class Ledger:
         trial.set_user_attr("outcome", "interrupted")
         self._queue_again(self.study.tell(trial, state=TrialState.FAIL), counts=False)
 
-    def _close_constraints(self, trial: Trial, outcome: str) -> None:
-        trial.set_user_attr("outcome", outcome)
-        trial.set_user_attr("feasible", all(value <= 0 for value in trial.constraints.values()))
+    def _judge(self, trial: Trial, outcome: str, constraints: Mapping[str, float]) -> None:
+        """Writes how a trial ends, once: Optuna's own `Trial.set_constraint` reads the whole trial back before each."""
+        for label, violation in constraints.items():
+            self.study._storage.set_trial_system_attr(trial._trial_id, f"constraints:{label}", violation)
         # optuna-dashboard 0.21 reads only this older place; samplers see each constraint twice, which changes no comparison between trials
-        self.study._storage.set_trial_system_attr(trial._trial_id, "constraints", list(trial.constraints.values()))
+        self.study._storage.set_trial_system_attr(trial._trial_id, "constraints", list(constraints.values()))
+        trial.set_user_attr("outcome", outcome)
+        trial.set_user_attr("feasible", all(violation <= 0 for violation in constraints.values()))
 
     def _queue_again(self, trial: FrozenTrial, counts: bool) -> bool:
         """Queues the configuration of a failed trial.
@@ -354,11 +356,6 @@ class Ledger:
     def default(self) -> FrozenTrial | None:
         """The measured trial of the engine's defaults, if there is one."""
         return next((t for t in self.finished if t.user_attrs.get("default") and t.values is not None), None)
-
-
-def _key(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters to be compared: where steps of 0.05 are added up, 0.85 is also 0.8500000000000001."""
-    return {name: float(f"{value:.12g}") if isinstance(value, float) else value for name, value in parameters.items()}
 
 
 def _abandoned(trial: FrozenTrial) -> bool:

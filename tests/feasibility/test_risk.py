@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.feasibility.model_folders import downloaded
+from tests.feasibility.model_folders import downloaded, gpus
 from tuner.feasibility.model_shape import ModelShape
-from tuner.feasibility.risk import LIMIT, Risk, sglang_defaults
+from tuner.feasibility.risk import LIMIT, Risk, create, sglang_defaults
 from tuner.feasibility.rules import SGLANG, VLLM
 from tuner.launch import Value
 
@@ -103,3 +103,15 @@ def test_defaults_grow_with_the_memory() -> None:
         (16384, 512),
     ]
     assert sglang_defaults(80, 4) == (8192, 512)
+
+
+def test_created_for_engines_whose_memory_is_modelled(tmp_path: Path) -> None:
+    given: dict[str, Value] = {"mem_fraction_static": 0.84, "tp_size": 2}
+    seen = create("sglang", {"chunked_prefill_size": 2048}, downloaded(tmp_path, "Llama-3.1-70B"), gpus(2), 16000)
+    assert seen is not None
+    assert seen.of(given) > 0.5
+    unseen = create("sglang", {"chunked_prefill_size": 2048}, None, None, None)
+    assert unseen is not None
+    assert unseen.of(given) == Risk(SGLANG, {"chunked_prefill_size": 2048}).of(given)
+    assert create("llamacpp", {}, None, gpus(1), None) is None
+    assert create("sglang", {}, None, [], None) is None

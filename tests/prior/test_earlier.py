@@ -16,7 +16,7 @@ from tests.ledger import ask
 from tuner.launch import Configuration, Value
 from tuner.prior import earlier as module
 from tuner.prior.base import Prior
-from tuner.prior.earlier import EarlierStudies
+from tuner.prior.earlier import EarlierStudies, known
 from tuner.prior.records import lessons, read
 from tuner.search.knowledge import Knowledge
 from tuner.server_facts import Startup
@@ -335,6 +335,26 @@ def test_a_study_that_was_told_begins_with_the_best(world: World) -> None:
     tell(ledger, ask(ledger))
     second = ask(ledger).configuration
     assert (second["n_parallel"], second["n_batch"]) == (4, 64)
+
+
+def test_what_was_measured_alike_is_known(world: World) -> None:
+    ledger = world.study("same")
+    fail(ledger, OTHERS[0], "load")
+    world.study("higher", OTHERS[1:3], workload={**WORKLOAD, "levels": [4, 64]})
+    world.study("apart", [{**c, "n_ctx": 4096} for c in OTHERS[3:5]], space={**SPACE, "n_ctx": 4096})
+    world.study("other-traffic", workload={**WORKLOAD, "scenario": "D(999,99)"})
+    world.study("other-levels", workload={**WORKLOAD, "levels": [2, 64]})
+    world.study("other-build", engine={**GPU_ENGINE, "version": "0.5.24"})
+    new = experiment(world.folder)
+    earlier = read(new, FACTS, world.storage)
+    assert [study.name for study in earlier if study.alike] == ["same", "higher", "apart"]
+    seen = known(new, earlier, DEFAULTS)
+    assert [one.outcome for one in seen] == ["measured"] * 10 + ["infeasible"] + ["measured"] * 2
+    assert [dict(one.parameters) for one in seen] == [new.space.encode(c) for c in (*HALF, *OTHERS[:3])]
+    narrower = experiment(world.folder, space={**SPACE, "n_parallel": {"type": "power_of_two", "low": 4, "high": 16}})
+    assert all(one.parameters["log2_n_parallel"] >= 2 for one in known(narrower, earlier, DEFAULTS))
+    assert set(seen[0].curve) == {1, 4}
+    assert set(seen[-1].curve) == {4, 64}
 
 
 def taught(world: World, new: Settings, facts: Mapping[str, Any] = FACTS) -> list[tuple[Configuration, str | None, bool]]:

@@ -11,6 +11,8 @@ import pytest
 from rich.console import Console
 
 from tests.doubles import DEFAULTS, OBJECTIVES, BackendDouble, EngineDouble, World, measurement, settings, timing
+from tuner.confirm.run import Confirmation
+from tuner.confirm.verdict import Verdict, verdict_of
 from tuner.report import summary
 from tuner.report.front import front_table
 from tuner.study import Ledger
@@ -38,9 +40,14 @@ class Study:
         assert asked is not None
         self.ledger.tell_infeasible(asked.trial, reason)
 
-    def summary(self, width: int = 160) -> str:
+    def pruned(self, reason: str) -> None:
+        asked = self.ledger.ask()
+        assert asked is not None
+        self.ledger.tell_pruned(asked.trial, {1: measurement()}, reason)
+
+    def summary(self, width: int = 160, verdict: Verdict | None = None) -> str:
         console = Console(file=StringIO(), width=width, highlight=False)
-        summary.show(self.ledger, EngineDouble(World()), BackendDouble(World()), console)
+        summary.show(self.ledger, EngineDouble(World()), BackendDouble(World()), console, verdict)
         assert isinstance(console.file, StringIO)
         return console.file.getvalue()
 
@@ -97,6 +104,28 @@ def test_nothing_measured(tmp_path: Path) -> None:
     assert "No trial was measured." in study.summary()
     study.infeasible("out of memory")
     assert study.summary().strip() == f"No trial was measured. The reasons stand in {tmp_path}/studies/some-study/trial-*/failure.txt"
+
+
+def test_what_was_stopped_was_not_infeasible(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    study.measured(0.4, 100)
+    study.infeasible("out of memory")
+    study.pruned("dominated by trial #0")
+    study.pruned("dominated by trial #0")
+    assert "4 of 4 trials: 1 measured, 2 pruned, 1 infeasible\n" in study.summary()
+
+
+def test_a_verdict_stands_for_the_best_and_names_its_report(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    study.measured(0.4, 100)
+    study.measured(0.2, 200)
+    ledger = study.ledger
+    shown = study.summary(verdict=verdict_of(Confirmation(ledger, DEFAULTS), None))
+    assert "trial #1 is being compared with the defaults (0 rounds done); the same command goes on.\n" in shown
+    assert "Best latency_p99_s@1" not in shown
+    folder = f"{tmp_path}/studies/some-study"
+    assert f"\nReport: {folder}/report.md    Logs and raw results: {folder}/    Storage: sqlite" in shown
+    assert "Report:" not in study.summary()
 
 
 def test_default_infeasible(tmp_path: Path) -> None:

@@ -118,6 +118,18 @@ def test_a_lower_bound_that_nothing_meets(tmp_path: Path) -> None:
     assert told[2].startswith("n_parallel=16 had the highest output_tokens_per_s@4 ")
 
 
+def test_bounds_of_goodput_that_nothing_meets(tmp_path: Path) -> None:
+    workload = {"scenario": "D(64,32)", "levels": [1, 4], "goodput": {"bounds": [{"metric": "ttft_p99_s", "max": 0.5}]}}
+    objectives = [{"metric": "requests_per_s", "at": "goodput", "direction": "maximize"}]
+    ledger = Study(tmp_path, flat, workload=workload, objectives=objectives).ledger
+    label = ledger.settings.goodput_label
+    found = Nearest(7, {label: 0.5}, label, None, Helper("n_parallel", 16, -0.71, 24, at_edge=False))
+    assert lines(ledger, Verdict((), 0.95, nearest=found)) == [
+        "No trial meets all SLOs. The nearest is trial #7: it misses goodput>=1 by 50.0%. goodput>=1 binds.",
+        "n_parallel=16 came nearest to goodput>=1 (rank correlation with the violation -0.71 over 24 trials).",
+    ]
+
+
 def test_drift_is_told(tmp_path: Path) -> None:
     ledger = Study(tmp_path, flat).ledger
     (told,) = lines(ledger, Verdict((), 0.95, trend=Change(1, -0.105, -0.16, -0.05, 3.24)))

@@ -276,3 +276,12 @@ def test_priors_lead_from_the_second_trial_on(tmp_path: Path) -> None:
     study = ledger(tmp_path, objectives=[MUCH], knowledge=Knowledge(priors=(Right(),)))
     second = run(study, 2, kept)[1]
     assert (second["n_parallel"], second["n_batch"]) == (3, 256)
+
+
+def test_earlier_trials_lead_from_the_second_trial_on_and_are_measured_again(tmp_path: Path) -> None:
+    first = ledger(tmp_path, objectives=[MUCH])
+    run(first, 14, kept)
+    known = first.history.seen()[1:]
+    study = ledger(tmp_path, objectives=[MUCH], study_name="another", knowledge=Knowledge(known=known))
+    second = run(study, 2, kept)[1]
+    assert second["n_parallel"] == 3

@@ -135,7 +135,8 @@ def test_joint_draws_scatter_as_the_posterior_says() -> None:
     cross = process._kernel(known, together)[0]
     inside = process._kernel(known, known)[0] + np.diag(process._noise_variance())
     expected = kernel - cross.T @ np.linalg.solve(inside, cross)
-    drawn = np.concatenate(process.sample(here, there, 40_000, rng))
+    drawn_here, means_there, sd_there = process.sample(here, there, 40_000, rng)
+    drawn = np.concatenate([drawn_here, means_there + sd_there[:, None] * rng.standard_normal(means_there.shape)])
     mean, sd = process.predict(together)
     assert np.allclose(drawn.mean(axis=1), mean, atol=5 * sd.max() / 200)
     found = np.cov(drawn)
@@ -147,5 +148,6 @@ def test_joint_draws_scatter_as_the_posterior_says() -> None:
 def test_a_draw_says_the_same_of_a_configuration_wherever_it_stands() -> None:
     process, known, _ = fitted(12, noise=0.05)
     here = Points(known.x[:5], known.level[:5], known.features[:5])
-    a, b = process.sample(here, here, 200, np.random.default_rng(5))
-    assert np.abs(a - b).max() < 0.02
+    drawn, means, sd = process.sample(here, here, 200, np.random.default_rng(5))
+    assert np.abs(drawn - means).max() < 0.02
+    assert sd.max() < 0.02

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tests.doubles import DEFAULTS, BackendDouble, BenchmarkDouble, EngineDouble, GateDouble, World, measurement, settings, timing
 from tuner.errors import Infeasible, Transient
+from tuner.report.front import front_table
 from tuner.report.pages import Pages
 from tuner.runner import run_trials
 from tuner.study import Ledger
@@ -127,6 +128,13 @@ class TestPlain:
         create_display(settings(tmp_path), 0, stream).notice("word " * 100)
         assert stream.getvalue().count("\n") == 1
 
+    def test_a_table_in_a_log_breaks_no_parameter(self, tmp_path: Path) -> None:
+        stream = StringIO()
+        shown = create_display(settings(tmp_path), 0, stream)
+        ledger = watch(shown, tmp_path, World())
+        shown.console.print(front_table(ledger, "title"))
+        assert re.search(r"n_parallel=\d+ n_batch=\d+ cont_batching=(true|false) n_ctx=8192 +│\n", stream.getvalue())
+
     def test_brackets_are_text(self, tmp_path: Path) -> None:
         stream = StringIO()
         create_display(settings(tmp_path), 0, stream).notice("[bold] [1, 4] [/nonsense]")
@@ -227,7 +235,14 @@ def test_odd_inputs_raise_nothing(tmp_path: Path, kind: type[Display]) -> None:
 
 
 def test_level_line_says_what_casts_doubt() -> None:
-    line = level_line(measurement(tpot=None, completed=99, errors={"500": 1}, client_bound=True))
-    assert "tpot p50 n/a" in line
-    assert line.endswith(" [1.0% errors] [client-bound: the load generator, not the server, set the pace]")
+    line = level_line(measurement(completed=99, errors={"500": 1}, client_bound=True, warmup_excluded=4, cache_reuse=0.25))
+    assert line.endswith(
+        " [1.0% errors] [client-bound: the load generator, not the server, set the pace]"
+        " [first 4 requests left out: still warming up] [prompt cache: 25% answered]"
+    )
     assert "[" not in level_line(measurement())
+
+
+def test_level_line_leaves_out_what_has_no_value() -> None:
+    assert level_line(measurement(tpot=None)) == "150 tok/s, ttft p50 50 ms, ttft p99 50 ms, latency p99 200 ms"
+    assert level_line(measurement(output_tokens_per_s=nan)).startswith("ttft p50 50 ms, ")

@@ -12,7 +12,7 @@ from tuner.course import Course, EveryLevel
 from tuner.launch import Value
 from tuner.report.front import configuration
 from tuner.search.pruning import course_of
-from tuner.search_settings import PrunerSettings, SamplerSettings
+from tuner.search_settings import PrunerSettings, SamplerSettings, StopSettings
 from tuner.settings import Settings
 from tuner.study import RETRIES, Asked, Ledger
 
@@ -35,6 +35,7 @@ def open_companion(ledger: Ledger, part: str, defaults: Mapping[str, Value], **c
         "study_folder": settings.study_folder / part,
         "sampler": SamplerSettings(name="random"),  # one that models would do so for configurations that are given
         "pruner": PrunerSettings(name="none"),
+        "stop": StopSettings(),  # what ends a search is no reason to leave out what is to judge it
     }
     return Ledger(settings.model_copy(update=own | changes), ledger.study._storage, defaults, planned=True)
 

@@ -6,12 +6,14 @@ amounts that no formula tells; but the engines' own reserves tell the direction,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import log
+from pathlib import Path
 
 from tuner.feasibility.memory import GIB, kv_budget, kv_token_bytes, weights_per_gpu
 from tuner.feasibility.model_shape import ModelShape
-from tuner.feasibility.rules import EngineRules, positive, size
+from tuner.feasibility.rules import RULES, EngineRules, positive, size
+from tuner.gpus import Gpu
 from tuner.launch import Configuration, Value
 
 NOMINAL_GIB = 80.0
@@ -20,7 +22,7 @@ NOMINAL_VOCABULARY = 150_000
 VLLM_RESERVE_GIB = 0.5
 """Allocated after vLLM's profiling whatever the configuration: fragments, communication. A guess; only its order of size matters."""
 CONTEXT_GIB = 1.0
-"""Taken by the CUDA context and by communication before SGLang's fraction is reckoned [reference: 0.5 GiB and NCCL]."""
+"""Taken by the CUDA context and by communication before SGLang's fraction is reckoned."""
 HELD = 2
 """Requests of the mean length that the KV cache should hold: the longest of a workload are about so much longer than its mean."""
 LIMIT = 4.0
@@ -103,6 +105,25 @@ class Risk:
         room = self._memory - (CONTEXT_GIB if rules.of_free else 0.0)
         token_bytes = kv_token_bytes(shape, tp, pp, shape.kv_value_bytes or 2)
         return _log_ratio(HELD * self._request_tokens * token_bytes / GIB, kv_budget(room, fraction, weights))
+
+
+def create(
+    engine_name: str, fixed: Mapping[str, Value], model_folder: Path | None, gpus: Sequence[Gpu] | None, request_tokens: float | None
+) -> Risk | None:
+    """The risk of an engine's configurations; None for one whose memory is not modelled here, and where it runs without GPUs.
+
+    Args:
+        engine_name: `Engine.name`.
+        fixed: `Engine.defaults`: the engine's own values under those of `engine.args`.
+        model_folder: Folder with the model's `config.json`; None where there is none.
+        gpus: The GPUs of the study; None where they cannot be seen, empty where the engine runs without.
+        request_tokens: Mean tokens of a request with its answer; None where they are not known.
+    """
+    rules = RULES.get(engine_name)
+    if rules is None or (gpus is not None and not gpus):
+        return None
+    memory = min(gpu.memory_bytes for gpu in gpus) / GIB if gpus else None
+    return Risk(rules, fixed, memory, None if model_folder is None else ModelShape.read(model_folder), request_tokens)
 
 
 def sglang_defaults(memory_gib: float, tp: int) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from tuner.prior.base import Prior
 from tuner.prior.records import Earlier, Trial, origin_of
 from tuner.search.encoding import Encoding, key
 from tuner.search.gaussian_process import Array, Points, Process
+from tuner.search.history import Seen
 from tuner.settings import Settings, Workload
 
 FEWEST, MOST = 4, 60
@@ -137,6 +138,23 @@ class EarlierStudies(Prior):
         return predicted
 
 
+def known(settings: Settings, earlier: Sequence[Earlier], defaults: Configuration) -> list[Seen]:
+    """Trials of studies that are `alike`, as if this study had made them: for the models, not for its front.
+
+    Args:
+        settings: The experiment.
+        earlier: What `read` found.
+        defaults: `Engine.defaults`.
+
+    Returns:
+        With `parameters` as the new study encodes them. Without those that had another value of what is not searched now, or values that
+        are none of the space.
+    """
+    plain = {name: value for name, value in defaults.items() if name not in settings.engine.args}
+    rows = [_row(settings, plain, study, trial) for study in earlier if study.alike for trial in study.trials]
+    return [replace(row.trial.seen, parameters=row.code) for row in rows if row is not None and row.inside and not row.apart][-MOST:]
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     """A served trial as the models take it.
@@ -146,6 +164,7 @@ class _Row:
         trial: The trial.
         full: What it was launched with.
         code: The same as encoded parameters of the new study.
+        inside: Whether the new study could suggest it.
         apart: What is not searched now and was another value then.
         analytic: What the analytic prior says of it, by level.
     """
@@ -154,6 +173,7 @@ class _Row:
     trial: Trial
     full: Configuration
     code: Mapping[str, Value]
+    inside: bool
     apart: frozenset[str]
     analytic: Mapping[int, Mapping[str, float]]
 
@@ -180,6 +200,7 @@ def _row(settings: Settings, plain: Configuration, study: Earlier, trial: Trial)
     }
     active: dict[str, Value] = {}
     code: dict[str, Value] = {}
+    moved: dict[str, Value] = {}
     for name, parameter in parameters.items():
         if not settings.space.active(name, active):
             continue
@@ -191,10 +212,11 @@ def _row(settings: Settings, plain: Configuration, study: Earlier, trial: Trial)
             return None
         active[name] = full[name]
         code[parameter.code_name(name)] = place
+        moved[parameter.code_name(name)] = parameter.encode(full[name])
     set_now = {**settings.engine.args, **settings.space.fixed}
     fixed = (set_now.keys() | set_then.keys()) - set(settings.space.searched)
     apart = frozenset(n for n in fixed if set_then.get(n, full.get(n)) != set_now.get(n, plain.get(n)))
-    return _Row(study, trial, set_then, code, apart, {})
+    return _Row(study, trial, set_then, code, key(moved) == key(code), apart, {})
 
 
 def _declared(settings: Settings) -> dict[str, Value]:

@@ -52,6 +52,7 @@ class Earlier:
         facts: What it noted of `host`, `engine` and `backend`.
         workload: Its traffic.
         trials: Its deployments, in their order.
+        alike: Whether the new study would measure the same: with the same build of the engine and the same traffic, at some of its levels.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Earlier:
     facts: Facts
     workload: Workload
     trials: Sequence[Trial]
+    alike: bool
 
     @property
     def args(self) -> Mapping[str, Value]:
@@ -79,7 +81,7 @@ def read(settings: Settings, facts: Facts, storage: optuna.storages.BaseStorage)
         facts: Of this study, as it will note them: `host`, `engine`, `backend`.
         storage: Where all of them are.
     """
-    wanted = _subject(settings.identity, facts)
+    wanted, build = _subject(settings.identity, facts), _build(settings.identity, facts)
     studies = storage.get_all_studies()
     names = {study.study_name for study in studies}
     companions = {f"{name}.{part}" for name in names for part in (CONFIRM, CONTROL)}
@@ -96,7 +98,10 @@ def read(settings: Settings, facts: Facts, storage: optuna.storages.BaseStorage)
         except (KeyError, TypeError, ValueError) as error:
             _LOG.info("nothing is learned from study %s, which cannot be read: %s", study.study_name, type(error).__name__)
             continue
-        found.append(Earlier(study.study_name, noted["settings"], {name: noted[name] for name in facts}, workload, trials))
+        identity, theirs = noted["settings"], {name: noted[name] for name in facts}
+        same_build = build is not None and _build(identity, theirs) == build
+        same_load = origin_of(identity) == origin_of(settings.identity) and bool({*workload.levels} & {*settings.workload.levels})
+        found.append(Earlier(study.study_name, identity, theirs, workload, trials, same_build and same_load))
     return found
 
 
@@ -134,8 +139,8 @@ def _trial(trial: optuna.trial.FrozenTrial) -> Trial:
 
 
 def origin_of(identity: Mapping[str, Any]) -> str:
-    """All that decides measurements beside the configuration and its load, as a text to be compared."""
-    engine = {name: value for name, value in identity["engine"].items() if name != "args"}
+    """All that decides measurements beside the configuration and its load, as a text to be compared; not the seed of a replay's noise."""
+    engine = {name: value for name, value in identity["engine"].items() if name not in ("args", "seed")}
     workload = {name: identity["workload"].get(name) for name in ("scenario", "dataset", "prompt_column", "request_params")}
     return json.dumps([engine, workload], sort_keys=True)
 

@@ -138,7 +138,7 @@ def _note(trial: Trial, measured: Curve, missed: list[str]) -> str:
             *([f"**Prompt cache not flushed before {_listed(unflushed)} users**: see `cache_hit_rate`."] if unflushed else []),
             *_server_metrics(attributes.get("server", {})),
             # no code span: the page would be as wide as the line
-            f"The server says it uses: {text.configuration(attributes['effective'])}",
+            f"The server says it uses: {text.configuration(attributes.get('effective', {}))}",
             f"Server log: `{attributes['folder']}/server.log`",
         ]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 
 from optuna.trial import FrozenTrial
 from rich.console import Console
@@ -28,9 +29,10 @@ def show(ledger: Ledger, engine: Engine, backend: Backend, console: Console, ver
         return
     if ledger.front or ledger.default:
         console.print(front_table(ledger, f"Study {settings.study_name}: Pareto front and the engine's defaults"))
-    infeasible = f", {len(finished) - len(measured)} infeasible" if len(finished) > len(measured) else ""
+    counts = Counter(trial.user_attrs.get("outcome") for trial in finished)
+    outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("measured", "pruned", "infeasible") if counts[outcome])
     for line in (
-        f"{len(finished)} of {settings.trials} trials: {len(measured)} measured{infeasible}",
+        f"{len(finished)} of {settings.trials} trials: {outcomes}",
         *(_remarks(ledger) if verdict is None else ()),
     ):
         console.print(Text(line), soft_wrap=True)
@@ -42,7 +44,9 @@ def show(ledger: Ledger, engine: Engine, backend: Backend, console: Console, ver
         launch = backend.launch_text(engine.launch(configuration(trial), ""))
         # a manifest ends with a word that a shell expects at the beginning of a line
         console.print(Text(launch if "\n" in launch else f"  {launch}"), soft_wrap=True)
-    console.print(Text(f"\nLogs and raw results: {settings.study_folder}/    Storage: {shown(settings.storage.url)}"), soft_wrap=True)
+    report = f"Report: {settings.study_folder}/report.md    " if verdict is not None else ""
+    kept = f"{report}Logs and raw results: {settings.study_folder}/    Storage: {shown(settings.storage.url)}"
+    console.print(Text(f"\n{kept}"), soft_wrap=True)
     console.print(Text(f"Browse: {shlex.join(_dashboard_command(settings))}"), soft_wrap=True)
 
 
@@ -71,7 +75,9 @@ def _remarks(ledger: Ledger) -> list[str]:
 def _recommended(ledger: Ledger, verdict: Verdict) -> list[tuple[str, FrozenTrial]]:
     """What to launch after the verdict: what it recommends, else the defaults."""
     trials = {trial.number: trial for trial in ledger.finished}
-    objectives = {number: [f.objective for f in verdict.findings if f.trial == number] for number in verdict.recommended}
+    improved = [f for f in verdict.findings if f.kind == "improved"]
+    findings = improved or verdict.findings
+    objectives = {number: [f.objective for f in findings if f.trial == number] for number in verdict.recommended}
     shown = [(f"Recommended for {' and '.join(labels)}: trial #{number}", trials[number]) for number, labels in objectives.items()]
     if shown or ledger.default is None or not verdict.findings:
         return shown

@@ -114,6 +114,7 @@ def nearest(ledger: Ledger, found: Nearest) -> list[str]:
 
 def _bound(ledger: Ledger, found: Nearest) -> str:
     slo = _slo(ledger, found.binding)
+    assert slo is not None  # only an SLO has a bound that is needed
     return f"{found.binding.partition('<=' if slo.max is not None else '>=')[0]} {_outward(found.needed or 0.0, slo):g}"
 
 
@@ -124,18 +125,22 @@ def _outward(number: float, slo: Slo) -> float:
 
 
 def _help(ledger: Ledger, found: Nearest, helper: Helper) -> str:
-    end = "lowest" if _slo(ledger, found.binding).max is not None else "highest"
-    metric = found.binding.partition("<=")[0].partition(">=")[0]
+    slo = _slo(ledger, found.binding)
+    if slo is None:
+        shown = f"came nearest to {found.binding}"
+    else:
+        shown = f"had the {'lowest' if slo.max is not None else 'highest'} {found.binding.partition('<=')[0].partition('>=')[0]}"
     edge = " It is the last value of its range: widen that." if helper.at_edge else ""
     return (
-        f"{helper.name}={text.value(helper.best)} had the {end} {metric} (rank correlation with the violation {helper.correlation:+.2f} "
-        f"over {helper.trials} trials).{edge}"
+        f"{helper.name}={text.value(helper.best)} {shown} (rank correlation with the violation {helper.correlation:+.2f} over"
+        f" {helper.trials} trials).{edge}"
     )
 
 
-def _slo(ledger: Ledger, label: str) -> Slo:
+def _slo(ledger: Ledger, label: str) -> Slo | None:
+    """The SLO of this label; None for the bounds of goodput, which are no SLO of one metric."""
     levels = ledger.settings.workload.levels
-    return next(slo for slo in ledger.settings.constraints if slo.label(levels) == label)
+    return next((slo for slo in ledger.settings.constraints if slo.label(levels) == label), None)
 
 
 def control(ledger: Ledger, compared: tuple[Comparison, Comparison]) -> list[str]:

@@ -10,19 +10,21 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.launch import Configuration
-from tuner.search.encoding import Encoding, key
+from tuner.search.deployable import Deployable
 from tuner.search.gaussian_process import Array
 from tuner.search.history import History, Seen
 from tuner.search.knowledge import Knowledge
-from tuner.search.proposal import Data, Proposer
+from tuner.search.pool import Batch, Pool
+from tuner.search.proposal import CAUTION, Data, Proposer
 from tuner.search.targets import Targets
 from tuner.settings import Settings
 
 LOOKED_AT = 2500
 """Candidates that are reckoned through for one trial."""
-LATEST = 70
+MODELLED = 60
 """Trials that are modelled: more of them make each ask slow, and teach little."""
+SPREAD_OVER = 60
+"""Random candidates of which the one farthest from all that is known is taken: of all, it would be a corner of the space."""
 
 
 class EhviSampler(optuna.samplers.BaseSampler):
@@ -37,34 +39,34 @@ class EhviSampler(optuna.samplers.BaseSampler):
     def __init__(self, settings: Settings, knowledge: Knowledge, seed: int | None = None) -> None:
         self._space = settings.space
         self._knowledge = knowledge
-        self._startup = 0 if knowledge.priors else settings.sampler.startup_trials
-        self._encoding = Encoding(settings.space)
+        # who knows model and GPU, or an earlier study, needs no look around first
+        sure = knowledge.known or any(prior.trust == 1.0 for prior in knowledge.priors)
+        self._startup = 0 if sure else settings.sampler.startup_trials
         self._targets = Targets(settings, knowledge.gpus)
+        self._pool = Pool(settings.space, self._targets, knowledge)
         self._rng = np.random.default_rng(seed)
         self._proposer = Proposer(self._targets.aims, self._targets.positions, settings.noise)
         self._histories: dict[str, History] = {}
-        self._told: dict[tuple[Any, ...], dict[str, Array]] = {}
         self._fallback = optuna.samplers.RandomSampler(seed=seed)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._encoding.distributions
+        return self._pool.encoding.distributions
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        history = self._histories.setdefault(study.study_name, History(study))
-        seen = history.seen()
+        seen = self._histories.setdefault(study.study_name, History(study)).seen()
         others = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED))
-        tried = {key(other.params) for other in others}
-        candidates, points = self._encoding.candidates(tried, [s.parameters for s in seen], LOOKED_AT, self._rng)
-        if not candidates:
+        codes = [other.params for other in others if other.number != trial.number]
+        candidates = self._pool.untried(codes, [s.parameters for s in seen[-MODELLED:]], LOOKED_AT, self._rng)
+        if not candidates.codes:
             return {}
         running = [other.params for other in others if other.state == TrialState.RUNNING and other.params and other.number != trial.number]
         if len(seen) + len(running) <= self._startup or not any(s.curve for s in seen):
-            value = self._far_from([*(s.parameters for s in seen), *running], points)
+            value = self._apart([*(s.parameters for s in seen), *running], seen, candidates)
         else:
-            value = self._value(seen, running, candidates, points)
+            value = self._value(seen, running, candidates)
         for best in np.argsort(-value, kind="stable"):
-            code = candidates[int(best)]
-            if self._knowledge.refuse(self._configuration(code)) is None:
+            code = candidates.codes[int(best)]
+            if self._knowledge.refuse(self._space.decode(code)) is None:
                 return dict(code)
         return {}
 
@@ -75,43 +77,40 @@ class EhviSampler(optuna.samplers.BaseSampler):
         self._rng = np.random.default_rng()
         self._fallback.reseed_rng()
 
-    def _far_from(self, known: Sequence[Mapping[str, Any]], points: Array) -> Array:
-        """How far each of a few random candidates lies from all that is known."""
-        chosen = self._rng.random(len(points)) < 60 / len(points)
+    def _apart(self, known: Sequence[Mapping[str, Any]], seen: Sequence[Seen], candidates: Batch) -> Array:
+        """How far each of a few random candidates lies from all that is known; those come first that will probably serve."""
+        serves = np.ones(len(candidates.codes))
+        if seen:
+            data = self._data(seen)
+            serves = Deployable(data.x, data.served, data.risk).probability(candidates.x, candidates.risk) ** CAUTION
+        chosen = self._rng.random(len(serves)) < SPREAD_OVER / len(serves)
         if not known or not chosen.any():
-            return self._rng.random(len(points))
-        away = ((points[:, None] - self._encoding.rows(known)[None]) ** 2).sum(axis=2).min(axis=1)
-        return np.where(chosen, away, -1.0)
+            return np.asarray(self._rng.random(len(serves)) * serves)
+        away = ((candidates.x[:, None] - self._pool.encoding.rows(known)[None]) ** 2).sum(axis=2).min(axis=1)
+        return np.where(chosen, away * serves, -1.0)
 
-    def _value(
-        self, seen: Sequence[Seen], running: Sequence[Mapping[str, Any]], candidates: Sequence[Mapping[str, Any]], points: Array
-    ) -> Array:
-        told = [*_worth_modelling(seen)]
-        x = self._encoding.rows([s.parameters for s in told])
+    def _value(self, seen: Sequence[Seen], running: Sequence[Mapping[str, Any]], candidates: Batch) -> Array:
+        pending = self._pool.batch(running) if running else None
+        return self._proposer.rank(
+            self._data(_worth_modelling(seen)),
+            candidates.x,
+            candidates.features,
+            self._rng,
+            (pending.x, pending.features) if pending else None,
+            self._data(self._knowledge.known) if self._knowledge.known else None,
+            candidates.risk,
+        )
+
+    def _data(self, told: Sequence[Seen]) -> Data:
+        batch = self._pool.batch([s.parameters for s in told])
         logs, spread = self._targets.logs(told)
-        codes = [s.parameters for s in told]
-        data = Data(x, np.array([self._targets.served(s) for s in told]), logs, spread, self._features(codes))
-        pending = None
-        if running:
-            pending = (self._encoding.rows(running), self._features(running))
-        return self._proposer.rank(data, points, self._features(candidates), self._rng, pending)
-
-    def _features(self, codes: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
-        """What the priors say of encoded configurations, by metric; shape (n, levels, priors) each."""
-        if not self._knowledge.priors:
-            return {}
-        for code in codes:
-            if (name := key(code)) not in self._told:
-                self._told[name] = self._targets.predicted(self._knowledge.priors, self._configuration(code))
-        return self._targets.stacked([self._told[key(code)] for code in codes])
-
-    def _configuration(self, code: Mapping[str, Any]) -> Configuration:
-        return self._space.decode(code)
+        served = np.array([self._targets.served(s) for s in told])
+        return Data(batch.x, served, logs, spread, batch.features, batch.risk)
 
 
 def _worth_modelling(seen: Sequence[Seen]) -> Sequence[Seen]:
     """The latest trials and, before them, those that were measured and met all bounds."""
-    if len(seen) <= LATEST:
+    if len(seen) <= MODELLED:
         return seen
-    earlier = [s for s in seen[: -LATEST // 2] if s.outcome == "measured" and not s.missed][-LATEST // 2 :]
-    return [*earlier, *seen[-LATEST // 2 :]]
+    earlier = [s for s in seen[: -MODELLED // 2] if s.outcome == "measured" and not s.missed][-MODELLED // 2 :]
+    return [*earlier, *seen[-MODELLED // 2 :]]

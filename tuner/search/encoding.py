@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -59,32 +59,17 @@ class Encoding:
         codes = [self._space.encode(configuration) for configuration in self._space.configurations()]
         return codes, self.rows(codes)
 
-    def candidates(
-        self, tried: Collection[tuple[Any, ...]], known: Sequence[Mapping[str, Any]], count: int, rng: np.random.Generator
-    ) -> tuple[list[dict[str, Value]], Array]:
-        """Configurations that may be tried, encoded, and their points.
-
-        Args:
-            tried: Keys of those that are not wanted again; see `key`.
-            known: Encoded parameters around which to look where not all can be listed.
-            count: At most so many.
-            rng: Draws them where there are more.
-        """
-        if self.everything is not None:
-            codes, points = self.everything
-            new = np.array([i for i, code in enumerate(codes) if key(code) not in tried], dtype=np.int64)
-            chosen = new if len(new) <= count else rng.choice(new, count, replace=False)
-            return [codes[i] for i in chosen], points[chosen]
+    def drawn(self, known: Sequence[Mapping[str, Any]], count: int, rng: np.random.Generator) -> list[dict[str, Value]]:
+        """Up to `count` different configurations, encoded: half of them anywhere, the others near those that are `known`."""
         found: dict[tuple[Any, ...], dict[str, Value]] = {}
         for number in range(count):
             near = known[int(rng.integers(len(known)))] if known and number % 2 else None
             for _ in range(TRIES):
-                drawn = _Draw(rng, near)
-                if self._space.violated(self._space.suggest(drawn)) is None:
-                    found[key(drawn.codes)] = drawn.codes
+                draw = _Draw(rng, near)
+                if self._space.violated(self._space.suggest(draw)) is None:
+                    found[key(draw.codes)] = draw.codes
                     break
-        new_codes = [code for name, code in found.items() if name not in tried]
-        return new_codes, self.rows(new_codes)
+        return list(found.values())
 
 
 def key(code: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
 """Gaussian-process regression of the logarithm of one metric over configurations and load levels.
 
-Matérn-5/2 with a length scale for each dimension [Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 2, 4 and 5],
+Matérn-5/2 with a length scale for each dimension [Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 2, 4, 5],
 hyperparameters at the maximum of their posterior. All levels of a metric share one model: what the busiest level has shown of a
 configuration says something about the others, and a trial that was stopped early teaches as well.
 """
@@ -94,9 +94,9 @@ class Process:
                 options={"maxiter": steps},
             )
             self._theta = found.x
-        kernel = self._kernel(self._points, self._points)[0] + np.diag(self._noise_variance())
-        self._factor = cho_factor(kernel, lower=True)
-        self._alpha = cho_solve(self._factor, self._y)
+        kernel = self._covariance(self._points, self._points) + np.diag(self._noise_variance())
+        self._factor = cho_factor(kernel, lower=True, check_finite=False)
+        self._alpha = cho_solve(self._factor, self._y, check_finite=False)
 
     def predict(self, points: Points) -> tuple[Array, Array]:
         """Mean and standard deviation of the metric's logarithm, without the noise of a measurement; shape (n,) each."""
@@ -104,59 +104,64 @@ class Process:
         variance = self._diagonal(points) - np.einsum("ij,ij->j", half, half)
         return mean, np.sqrt(np.maximum(variance, 1e-12))
 
-    def sample(self, here: Points, there: Points, samples: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    def sample(self, here: Points, there: Points, samples: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
         """Draws the metric's logarithm at known and at other points, together: what a draw says of one it says of its like.
 
         Returns:
-            Shapes (n, samples) and (m, samples). Those of `there` depend on `here`, and not on each other.
+            Draws at `here`, shape (n, samples); the means at `there` that follow from each, shape (m, samples), and the standard deviation
+            that remains, shape (m,).
         """
         mean_here, half_here = self._condition(here)
         mean_there, half_there = self._condition(there)
-        covariance = self._kernel(here, here)[0] - half_here.T @ half_here
+        covariance = self._covariance(here, here) - half_here.T @ half_here
         root = np.linalg.cholesky(covariance + (1e-10 + JITTER * np.trace(covariance)) * np.eye(len(covariance)))
-        cross = self._kernel(there, here)[0] - half_there.T @ half_here
+        cross = self._covariance(there, here) - half_there.T @ half_here
         half = solve_triangular(root, cross.T, lower=True, check_finite=False)
         own = self._diagonal(there) - np.einsum("ij,ij->j", half_there, half_there) - np.einsum("ij,ij->j", half, half)
         normal = rng.standard_normal((len(root), samples))
-        apart = np.sqrt(np.maximum(own, 1e-12))[:, None] * rng.standard_normal(samples)[None]
-        return mean_here[:, None] + root @ normal, mean_there[:, None] + half.T @ normal + apart
+        return mean_here[:, None] + root @ normal, mean_there[:, None] + half.T @ normal, np.sqrt(np.maximum(own, 1e-12))
 
     def _condition(self, points: Points) -> tuple[Array, Array]:
         """The mean at `points`, and the half of what the data take from their covariance; shapes (n,) and (data, n)."""
-        cross = self._kernel(self._points, points)[0]
+        cross = self._covariance(self._points, points)
         mean = self._centre[points.level] + points.features.sum(axis=1) + self._alpha @ cross
         return mean, solve_triangular(self._factor[0], cross, lower=True, check_finite=False)
 
     def _noise_variance(self) -> Array:
-        return np.exp(2 * self._theta[-1]) + self._spread**2 + JITTER
+        return np.asarray(np.exp(2 * self._theta[-1]) + self._spread**2 + JITTER)
 
     def _diagonal(self, points: Points) -> Array:
         signal = np.exp(2 * self._theta[-4])
         return np.asarray(signal + INTERCEPT_SD**2 + (SLOPE_SD * points.features) ** 2 @ np.ones(points.features.shape[1]))
 
-    def _kernel(self, a: Points, b: Points) -> tuple[Array, Any]:
-        """The covariance, and the parts that its gradient is made of."""
-        theta = self._theta
-        lengths, signal = np.exp(theta[:-4]), np.exp(2 * theta[-4])
-        shared = 1 / (1 + np.exp(-theta[-2]))
+    def _covariance(self, a: Points, b: Points) -> Array:
+        signal, levels, root = self._parts(a, b)[:3]
+        matern = (1 + root + root**2 / 3) * np.exp(-root)
+        return np.asarray(signal * matern * levels + self._trends(a, b))
+
+    def _trends(self, a: Points, b: Points) -> Array:
+        """Of each level's own mean, and of what the priors say."""
+        return np.asarray((a.level[:, None] == b.level[None]) * INTERCEPT_SD**2 + SLOPE_SD**2 * (a.features @ b.features.T))
+
+    def _parts(self, a: Points, b: Points) -> tuple[Any, ...]:
+        """Signal variance, correlation by level, scaled distance by configuration; then what only the gradient needs."""
+        lengths, share = np.exp(self._theta[:-4]), 1 / (1 + np.exp(-self._theta[-2]))
         left, right = a.x / lengths, b.x / lengths
         squared = np.maximum(np.sum(left**2, 1)[:, None] + np.sum(right**2, 1)[None] - 2 * left @ right.T, 0.0)
-        root = ROOT5 * np.sqrt(squared)
-        decay = np.exp(-root)
-        matern = (1 + root + root**2 / 3) * decay
-        apart = ((self._positions[:, None] - self._positions[None]) / np.exp(theta[-3])) ** 2
-        near_all = np.exp(-apart / 2)
-        near = near_all[a.level][:, b.level]
-        levels = shared + (1 - shared) * near
-        same = (a.level[:, None] == b.level[None]) * INTERCEPT_SD**2
-        whole = signal * matern * levels + same + SLOPE_SD**2 * (a.features @ b.features.T)
-        return whole, (signal, matern, levels, near, (near_all * apart)[a.level][:, b.level], shared, (1 + root) * decay * 5 / 3, lengths)
+        apart = ((self._positions[:, None] - self._positions[None]) / np.exp(self._theta[-3])) ** 2
+        near = np.exp(-apart / 2)
+        levels = (share + (1 - share) * near)[a.level][:, b.level]
+        return np.exp(2 * self._theta[-4]), levels, ROOT5 * np.sqrt(squared), lengths, share, near, apart
 
     def _loss(self, theta: Array) -> tuple[float, Array]:
         """Negative logarithm of the posterior density of the hyperparameters, and its gradient."""
         self._theta = theta
-        kernel, parts = self._kernel(self._points, self._points)
-        signal, matern, levels, near, slope, shared, matern_slope, lengths = parts
+        signal, levels, root, lengths, share, near_by_level, apart = self._parts(self._points, self._points)
+        at = self._points.level
+        near, slope = near_by_level[at][:, at], (near_by_level * apart)[at][:, at]
+        decay = np.exp(-root)
+        matern, matern_slope = (1 + root + root**2 / 3) * decay, (1 + root) * decay * 5 / 3
+        kernel = signal * matern * levels + self._trends(self._points, self._points)
         factor = cho_factor(kernel + np.diag(self._noise_variance()), lower=True, check_finite=False)
         alpha = cho_solve(factor, self._y, check_finite=False)
         inverse = cho_solve(factor, np.eye(len(alpha)), check_finite=False)
@@ -173,8 +178,8 @@ class Process:
                 by_length,
                 [
                     (scaled * levels).sum(),
-                    0.5 * (1 - shared) * (scaled * slope).sum(),
-                    0.5 * shared * (1 - shared) * (scaled * (1 - near)).sum(),
+                    0.5 * (1 - share) * (scaled * slope).sum(),
+                    0.5 * share * (1 - share) * (scaled * (1 - near)).sum(),
                     np.trace(weight) * np.exp(2 * theta[-1]),
                 ],
             ]
@@ -183,4 +188,4 @@ class Process:
 
 
 def _mean(values: Array, otherwise: Array) -> float:
-    return float(values.mean() if len(values) else otherwise.mean())
+    return float(values.mean() if len(values) else otherwise.mean() if len(otherwise) else 0.0)

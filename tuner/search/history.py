@@ -72,9 +72,14 @@ class History:
         self._study = study
         self._seen: dict[int, Seen | None] = {}
 
-    def seen(self) -> list[Seen]:
-        """All that have ended by now."""
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+    def seen(self, by_now: bool = True) -> list[Seen]:
+        """All that have ended.
+
+        Args:
+            by_now: Otherwise by the time of Optuna's last `ask`, or soon after: its samplers read a study only once for each trial.
+        """
+        ended = (TrialState.COMPLETE, TrialState.PRUNED)
+        for trial in self._study._get_trials(deepcopy=False, states=ended, use_cache=not by_now):
             if trial.number not in self._seen:
                 deployed = trial.user_attrs.get("outcome") in DEPLOYED
                 self._seen[trial.number] = Seen.of(trial) if deployed else None

@@ -20,6 +20,9 @@ from tuner.search.hypervolume import front_of, improvement
 SAMPLES = 64
 MARGIN = 0.1
 """The reference point lies so far beyond the worst values of the front, in parts of its range."""
+CAUTION = 6.0
+"""As if so many deployments hung on whether a configuration serves: for one it would be 1, but a server that fails teaches little,
+and at 1 a search comes back to the edge of memory again and again."""
 FEW, REFIT = 40, 10
 """Up to `FEW` trials hyperparameters are refined at each call, later whenever there are so many more."""
 STEPS_FEW, STEPS_MANY = 15, 8
@@ -54,6 +57,7 @@ class Data:
         logs: Logarithm of each metric at each level, nan where it was not measured; shape (n, levels) each.
         spread: Relative standard errors of the same, 0 where unknown.
         features: Logarithm of what each prior predicts, by metric; shape (n, levels, priors). Empty without priors.
+        risk: Of each configuration, see `Deployable`; shape (n,). None where it cannot be told.
     """
 
     x: Array
@@ -61,6 +65,17 @@ class Data:
     logs: Mapping[str, Array]
     spread: Mapping[str, Array]
     features: Mapping[str, Array]
+    risk: Array | None = None
+
+    def followed_by(self, other: Data) -> Data:
+        """Both together."""
+        logs, spread, features = (
+            {name: np.concatenate([one[name], two[name]]) for name in two}
+            for one, two in ((self.logs, other.logs), (self.spread, other.spread), (self.features, other.features))
+        )
+        risk = None if self.risk is None or other.risk is None else np.concatenate([self.risk, other.risk])
+        served = np.concatenate([self.served, other.served])
+        return Data(np.concatenate([self.x, other.x]), served, logs, spread, features, risk)
 
 
 class Proposer:
@@ -84,6 +99,8 @@ class Proposer:
         features: Mapping[str, Array],
         rng: np.random.Generator,
         pending: tuple[Array, Mapping[str, Array]] | None = None,
+        before: Data | None = None,
+        risk: Array | None = None,
     ) -> Array:
         """The value of trying each candidate, the larger the better, on a scale of no meaning.
 
@@ -96,9 +113,12 @@ class Proposer:
             features: As in `Data`, of the candidates.
             rng: For the samples.
             pending: Configurations and their features that are being tried now.
+            before: What earlier studies have shown: it teaches the models, and has no part in the front.
+            risk: As in `Data`, of the candidates.
         """
-        serves = Deployable(data.x, data.served).probability(x)
-        self._fit(data)
+        every = data if before is None else before.followed_by(data)
+        serves = Deployable(every.x, every.served, every.risk).probability(x, risk)
+        self._fit(every)
         served = {metric: values[data.served] for metric, values in data.features.items()}
         known = data.x[data.served]
         if pending is not None:
@@ -106,16 +126,21 @@ class Proposer:
             served = {metric: np.concatenate([values, pending[1][metric]]) for metric, values in served.items()}
         ahead = {aim: _points(aim, x, features) for aim in self._aims}
         drawn = {aim: self._models[aim.metric].sample(_points(aim, known, served), ahead[aim], SAMPLES, rng) for aim in self._aims}
+        apart = {aim: rng.standard_normal(SAMPLES) for aim in self._aims}
         objectives = [aim for aim in self._aims if aim.sign]
         bounded = [aim for aim in self._aims if aim.bound is not None]
-        here, there = (np.stack([aim.sign * np.exp(drawn[aim][i]) for aim in objectives], axis=2) for i in (0, 1))
-        allowed, may = (_all_met(bounded, [drawn[aim][i] for aim in bounded], of.shape[:2]) for i, of in ((0, here), (1, there)))
+        here = np.stack([aim.sign * np.exp(drawn[aim][0]) for aim in objectives], axis=2)
+        allowed = _all_met(bounded, [drawn[aim][0] for aim in bounded], here.shape[:2])
+        fronts = [front_of(here[allowed[:, s], s]) for s in range(SAMPLES)]
+        ahead_of = {aim: drawn[aim][1] + drawn[aim][2][:, None] * apart[aim] for aim in self._aims}
+        there = np.stack([aim.sign * np.exp(ahead_of[aim]) for aim in objectives], axis=2)
+        may = _all_met(bounded, [ahead_of[aim] for aim in bounded], there.shape[:2])
         likely = np.concatenate([allowed.mean(axis=1), may.mean(axis=1) * serves]) > 0.5
         reference = _reference(np.median(np.concatenate([here, there]), axis=1), likely)
         gain = np.zeros(len(x))
-        for s in range(SAMPLES):
-            gain += improvement(there[:, s], front_of(here[allowed[:, s], s]), reference, rng) * may[:, s]
-        value = gain * serves
+        for s, front in enumerate(fronts):
+            gain += improvement(there[:, s], front, reference, rng) * may[:, s]
+        value = gain * serves**CAUTION
         if value.max() > 0:
             return value
         # where nothing promises a gain, the likeliest to be feasible comes first

@@ -34,5 +34,5 @@ def course_of(ledger: Ledger, asked: Asked, gpus: int = 0, noise: float | None =
 
         _PRUNERS[ledger] = History(ledger.study), Pruner(settings)
     history, pruner = _PRUNERS[ledger]
-    pruner.learn(history.seen())
+    pruner.learn(history.seen(by_now=False))
     return pruner.course(gpus, settings.noise if noise is None else noise)

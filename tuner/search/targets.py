@@ -91,14 +91,12 @@ class Targets:
             for metric, want in self._wanted.items()
         }
 
-    def stacked(self, predicted: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-        """Predictions of several configurations around those of the first that was ever asked for; what is not known is 0."""
-        together = {metric: np.stack([one[metric] for one in predicted]) for metric in self._wanted}
-        for metric, values in together.items():
-            if metric not in self._centre and np.isfinite(values).any():
-                known = np.isfinite(values).sum(axis=0)
-                self._centre[metric] = np.where(known, np.nansum(values, axis=0) / np.maximum(known, 1), np.nan)
-        return {metric: np.nan_to_num(values - self._centre.get(metric, 0.0)) for metric, values in together.items()}
+    def around(self, predicted: Mapping[str, Array]) -> dict[str, Array]:
+        """Predictions less those of the first configuration that was ever asked for; what is not known is 0."""
+        for metric, values in predicted.items():
+            if metric not in self._centre and np.isfinite(values).all():
+                self._centre[metric] = values
+        return {metric: np.nan_to_num(values - self._centre.get(metric, np.nan)) for metric, values in predicted.items()}
 
     def _place(self, want: Wanted) -> tuple[str, int]:
         metric = f"{want.metric}/{want.per}" if want.per else want.metric

@@ -21,10 +21,22 @@ from tuner.report.front import front_table
 from tuner.settings import Settings
 from tuner.study import Ledger
 
+FIGURES = {
+    "output_tokens_per_s": "",
+    "ttft_p50_s": "ttft p50 ",
+    "ttft_p99_s": "ttft p99 ",
+    "tpot_p50_s": "tpot p50 ",
+    "latency_p99_s": "latency p99 ",
+}
+"""The figures of a load level that are shown, and what stands before each."""
+WIDE = 160
+"""Columns of a table in a log or a pipe: room for whole parameters."""
+
 
 def create_display(settings: Settings, verbosity: int, stream: IO[str]) -> Display:
     """The display that suits `stream` and `verbosity` (-1 quiet, 0 normal, 1 verbose)."""
-    console = Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
+    terminal = stream.isatty()
+    console = Console(file=stream, highlight=False, soft_wrap=not terminal, width=None if terminal else WIDE)
     if verbosity < 0:
         return Display(settings, console)
     return LiveDisplay(settings, console) if console.is_terminal else PlainDisplay(settings, console, verbosity)
@@ -37,6 +49,8 @@ class Display:
         settings: The experiment.
         console: Where to show it.
     """
+
+    shows_trials = False
 
     def __init__(self, settings: Settings, console: Console) -> None:
         self.settings = settings
@@ -52,8 +66,9 @@ class Display:
         self._counting = True
 
     def notice(self, line: str) -> None:
-        """A sentence that the user should see."""
-        self.console.print(Text(line))
+        """A sentence that the user should see; where no trials are shown, none about those beside the study: the verdict says it all."""
+        if self._counting or self.shows_trials:
+            self.console.print(Text(line))
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -112,7 +127,8 @@ class Display:
     def outcome(self, outcome: str, values: Sequence[float], reason: str) -> str:
         """One line on how the trial ended."""
         shown = "  ".join(f"{label} {text.metric(label, value)}" for label, value in zip(self.labels, values, strict=False))
-        return f"#{self.number} {shown or outcome}{f': {reason}' if reason else ''}"
+        number = f"#{self.number} " if self._counting else ""  # others have the numbers of another study
+        return f"{number}{shown or outcome}{f': {reason}' if reason else ''}"
 
     def __enter__(self) -> Self:
         return self
@@ -123,6 +139,8 @@ class Display:
 
 class PlainDisplay(Display):
     """One line for each event, for logs and pipes."""
+
+    shows_trials = True
 
     def __init__(self, settings: Settings, console: Console, verbosity: int) -> None:
         super().__init__(settings, console)
@@ -136,8 +154,8 @@ class PlainDisplay(Display):
     def trial(self, number: int, configuration: Configuration, default: bool) -> None:
         super().trial(number, configuration, default)
         left = f" ({self.time_left})" if self.time_left else ""
-        place = f"trial {self.finished + 1} of {self.settings.trials}{left}: " if self._counting else "again: "
-        self.notice(f"{place}#{number} {self.configuration}")
+        place = f"trial {self.finished + 1} of {self.settings.trials}{left}: #{number}" if self._counting else " "
+        self.notice(f"{place} {self.configuration}")
 
     def stage(self, name: str) -> None:
         super().stage(name)
@@ -154,6 +172,8 @@ class PlainDisplay(Display):
 
 class LiveDisplay(Display):
     """A picture of the run that is redrawn in place; finished trials scroll by above it."""
+
+    shows_trials = True
 
     def __init__(self, settings: Settings, console: Console) -> None:
         super().__init__(settings, console)
@@ -213,10 +233,8 @@ class LiveDisplay(Display):
 
 def level_line(measurement: Measurement) -> str:
     """The main figures of a load level, and what casts doubt on them."""
-    names = ("output_tokens_per_s", "ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "latency_p99_s")
-    known = [name for name in names if isfinite(measurement.metric(name))]
-    figures = [f"{name.removesuffix('_s').replace('_', ' ')} {text.metric(name, measurement.metric(name))}" for name in known if name != names[0]]
-    shown = ", ".join([*([text.metric(names[0], measurement.output_tokens_per_s)] if names[0] in known else []), *figures])
+    known = [(called, name) for name, called in FIGURES.items() if isfinite(measurement.metric(name))]
+    shown = ", ".join(f"{called}{text.metric(name, measurement.metric(name))}" for called, name in known)
     doubts = [
         *([f"{measurement.error_rate:.1%} errors"] if measurement.errors else []),
         *(["client-bound: the load generator, not the server, set the pace"] if measurement.client_bound else []),
