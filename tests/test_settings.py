@@ -137,7 +137,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"sampler.name": "tpee"},
         r"sampler\.name: 'tpee' is not allowed; use one of ehvi, tpe, gp, nsgaii, random, grid, qmc \(did you mean tpe\?\)",
     ),
-    ({"backend.name": "dokcer"}, r"backend\.name: 'dokcer' is not allowed; use one of auto, local, docker, ome, replay \(did you mean docker\?\)"),
+    (
+        {"backend.name": "dokcer"},
+        r"backend\.name: 'dokcer' is not allowed; use one of auto, local, docker, ome, replay \(did you mean docker\?\)",
+    ),
     ({"engine.name": "vlm"}, r"engine\.name: 'vlm' is not allowed; use one of llamacpp, sglang, vllm, replay \(did you mean vllm\?\)"),
     ({"objectives.0.direction": "minimise"}, r"objectives\.0\.direction: 'minimise' .* minimize, maximize \(did you mean minimize\?\)"),
     ({"study_name": "a/b"}, r"study_name: 'a/b' names a folder too: at most 200 letters, digits and .*"),

@@ -66,7 +66,7 @@ class WarmRun(Run):
 
     def fork(self, *arguments: str, arrange: Callable[[], None] | None = None) -> WarmProcess:
         """Starts `tuner ARGUMENTS`, after `arrange()` has been called in its process; that must be a function of a module, or partial."""
-        output = self.folder / f"output-{len(self._forked)}"
+        output = self.folder.with_name(f"{self.folder.name}-output-{len(self._forked)}")  # not in it: it is the user's
         what = (self.folder, dict(self.environment), output, ["tuner", *QUICK, *arguments], arrange)
         self._forked.append(WarmProcess(_FORKING.Process(target=_run_tuner, args=what), output))
         return self._forked[-1]

@@ -46,20 +46,27 @@ class EhviSampler(optuna.samplers.BaseSampler):
         self._pool = Pool(settings.space, self._targets, knowledge)
         self._rng = np.random.default_rng(seed)
         self._proposer = Proposer(self._targets.aims, self._targets.positions, settings.noise)
-        self._histories: dict[str, History] = {}
+        self._history: History | None = None
+        self._taken: set[int] = set()
         self._fallback = optuna.samplers.RandomSampler(seed=seed)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._pool.encoding.distributions
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        seen = self._histories.setdefault(study.study_name, History(study)).seen()
-        others = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED))
-        codes = [other.params for other in others if other.number != trial.number]
-        candidates = self._pool.untried(codes, [s.parameters for s in seen[-MODELLED:]], LOOKED_AT, self._rng)
+        if self._history is None:
+            self._history = History(study)
+        seen = self._history.seen(by_now=False)
+        # what Optuna has read for this trial already: to read it again would take longer than to choose
+        trials = study._get_trials(deepcopy=False, use_cache=True)
+        ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED) and t.number not in self._taken]
+        self._pool.take(t.params for t in ended)
+        self._taken |= {t.number for t in ended}
+        running = [t.params for t in trials if t.state == TrialState.RUNNING and t.params and t.number != trial.number]
+        count = LOOKED_AT if len(seen) <= MODELLED else LOOKED_AT // 2  # later a trial brings less, and should not cost more
+        candidates = self._pool.untried(running, [s.parameters for s in seen[-MODELLED:]], count, self._rng)
         if not candidates.codes:
             return {}
-        running = [other.params for other in others if other.state == TrialState.RUNNING and other.params and other.number != trial.number]
         if len(seen) + len(running) <= self._startup or not any(s.curve for s in seen):
             value = self._apart([*(s.parameters for s in seen), *running], seen, candidates)
         else:

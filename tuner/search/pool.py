@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,24 +56,28 @@ class Pool:
         self._features: dict[str, Array] = {}
         self._risk = np.empty(0)
         self._asked = np.empty(0, dtype=bool)
+        self._taken: set[tuple[Any, ...]] = set()
         if self.encoding.everything is not None:
             self._append(*self.encoding.everything)
 
-    def untried(self, tried: Collection[Code], known: Sequence[Code], count: int, rng: np.random.Generator) -> Batch:
+    def take(self, codes: Iterable[Code]) -> None:
+        """These configurations are not wanted again."""
+        self._taken |= {key(code) for code in codes}
+
+    def untried(self, running: Iterable[Code], known: Sequence[Code], count: int, rng: np.random.Generator) -> Batch:
         """Configurations that may be tried.
 
         Args:
-            tried: Those that are not wanted again.
+            running: Those that are not wanted now, beside those that were taken.
             known: Around which to look where not all can be listed.
             count: At most so many.
             rng: Draws them where there are more.
         """
+        taken = self._taken | {key(code) for code in running}
         if self.encoding.everything is None:
-            taken = {key(code) for code in tried}
-            new = [code for code in self.encoding.drawn(known, count, rng) if key(code) not in taken]
-            return self.batch(new)
+            return self.batch([code for code in self.encoding.drawn(known, count, rng) if key(code) not in taken])
         free = np.ones(len(self._codes), dtype=bool)
-        free[[at for at in (self._where.get(key(code)) for code in tried) if at is not None]] = False
+        free[[self._where[name] for name in taken if name in self._where]] = False
         rows = np.flatnonzero(free)
         return self._rows(rows if len(rows) <= count else rng.choice(rows, count, replace=False))
 
