@@ -87,7 +87,7 @@ def run_trials(
         _teach(rig.gate, trial.user_attrs)
     begun, started = rig.backend.clock(), False
     while ledger.remaining or ledger.take_over():
-        if (why := _reason_to_stop(ledger, rig.backend.clock() - begun)) is not None:
+        if (why := reason_to_end(ledger, rig.backend.clock() - begun)) is not None:
             return why
         if started:
             between(patience)
@@ -99,7 +99,8 @@ def run_trials(
     return None
 
 
-def _reason_to_stop(ledger: Ledger, wall_s: float) -> str | None:
+def reason_to_end(ledger: Ledger, wall_s: float) -> str | None:
+    """The condition of `stop` that holds after `wall_s` seconds of this run, in one line; None where none does."""
     settings = ledger.settings
     if settings.stop == StopSettings():
         return None

@@ -35,7 +35,7 @@ from tuner.replay.pages import LastPages
 from tuner.replay.working_copy import working_copy
 from tuner.report import markdown, summary
 from tuner.report.pages import Pages, artifacts_folder
-from tuner.runner import Patience, run_trials
+from tuner.runner import Patience, reason_to_end, run_trials
 from tuner.settings import Settings
 from tuner.storage import open_storage, shown
 from tuner.study import Ledger
@@ -114,7 +114,8 @@ def _run_study(settings: Settings, verbosity: int, held: ExitStack) -> int:
             verdict = _Run(ledger, gate, engine, backend, display, stack).to_the_end()
     except (KeyboardInterrupt, Systemic) as error:
         how = "Stopped" if isinstance(error, Systemic) else "Interrupted"
-        display.notice(f"{how} after {len(ledger.finished)} of {settings.trials} trials. The same command goes on from here.")
+        where = f"after {len(ledger.finished)} of {settings.trials} trials" if ledger.remaining else "after the trials of the search"
+        display.notice(f"{how} {where}. The same command goes on from here.")
         display.notice(f"Logs and results so far: {settings.study_folder}/")
         raise
     summary.show(ledger, engine, backend, display.console, verdict)
@@ -154,7 +155,9 @@ class _Run:
         """Deploys what is missing, and says what it has shown; None where nothing is to be confirmed or compared."""
         settings, defaults = self._ledger.settings, self._engine.defaults
         if self._ledger.remaining or self._ledger.take_over():
-            self._search()
+            why = reason_to_end(self._ledger, wall_s=0.0) or self._search()
+            if why is not None:
+                self._display.notice(f"The study ends: {why}.")
         if not settings.confirm.repeats and not settings.control.random:
             return None
         confirmation = Confirmation(self._ledger, defaults)
@@ -174,11 +177,10 @@ class _Run:
         rig, pages = self._work
         return rig, self._display, pages
 
-    def _search(self) -> None:
+    def _search(self) -> str | None:
+        """Runs trials, and says which condition of `stop` ended them."""
         ledger, display, settings = self._ledger, self._display, self._ledger.settings
         why = run_trials(ledger, *self._with_display(), between=self._watch_drift())
-        if why is not None:
-            display.notice(f"The study ends: {why}.")
         if not ledger.finished:
             raise ConfigError(f"space: none of its {settings.space.size} configurations can run; the last refusal: {ledger.refused[-1]}")
         if refused := len(ledger.refused):
@@ -188,6 +190,7 @@ class _Run:
                 f"All {settings.space.size} configurations of the space are known or refused; "
                 f"the study ends before {settings.trials} trials."
             )
+        return why
 
     def _watch_drift(self) -> Callable[[Patience], None]:
         """Measures the defaults again now and then, which also tells how noisy this place is."""

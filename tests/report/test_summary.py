@@ -101,9 +101,9 @@ def test_default_is_bold_and_stands_once_where_it_is_on_the_front(tmp_path: Path
 
 def test_nothing_measured(tmp_path: Path) -> None:
     study = Study(tmp_path)
-    assert "No trial was measured." in study.summary()
+    assert "No trial was measured to its end." in study.summary()
     study.infeasible("out of memory")
-    assert study.summary().strip() == f"No trial was measured. The reasons stand in {tmp_path}/studies/some-study/trial-*/failure.txt"
+    assert study.summary().strip() == f"No trial was measured to its end. The reasons stand in {tmp_path}/studies/some-study/trial-*/"
 
 
 def test_what_was_stopped_was_not_infeasible(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def said(found: Finding, **changes: Any) -> str:
         (
             Finding("tok@4", "misses", 7, UP, 3, slo_chance=0.004, slo="ttft@1<=0.5"),
             "tok@4: trial #7 (+12.3% (95% interval +8.1% to +16.5%), 3 rounds) is not recommended: it meets ttft@1<=0.5 with a "
-            "probability of below 1%. Keep the defaults.",
+            "probability below 1%. Keep the defaults.",
         ),
         (
             Finding("tok@4", "failed", 7, reason="trial #7 is out of memory"),
@@ -76,7 +76,7 @@ def test_defaults_that_cannot_be_used_are_not_kept() -> None:
     same = Finding("tok@4", "same", 7, EVEN, 14, slo_chance=1.0, slo="ttft@1<=0.5")
     assert said(same, default_misses=("ttft@1<=0.5",)) == (
         "tok@4: trial #7 does not differ significantly from the defaults (+0.5% (95% interval -1.0% to +2.0%), 14 rounds), which cannot be "
-        "used. It meets ttft@1<=0.5 with a probability of above 99%."
+        "used. It meets ttft@1<=0.5 with a probability above 99%."
     )
     worse = Finding("tok@4", "same", 7, DOWN, 3)
     assert said(worse, default_misses=("ttft@1<=0.5",)) == (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
 import pytest
@@ -14,8 +14,10 @@ from tests.doubles import measured, measurement, settings, timing
 from tests.ledger import ask, tell
 from tests.test_space import every_kind
 from tuner.launch import Configuration, Value
+from tuner.prior.base import Prior
 from tuner.search.encoding import key
 from tuner.search.knowledge import Knowledge
+from tuner.search.proposal import Proposer
 from tuner.storage import open_storage
 from tuner.study import Asked, Ledger
 
@@ -190,6 +192,14 @@ def test_what_runs_elsewhere_is_not_suggested(tmp_path: Path) -> None:
     assert len(set(keys(done))) == len(done)
 
 
+@pytest.mark.parametrize("trials", [2, 6], ids=["before the models", "with them"])
+def test_what_another_process_is_just_about_to_begin_is_no_harm(tmp_path: Path, trials: int) -> None:
+    study = ledger(tmp_path, knowledge=Knowledge(risk=lambda configuration: float(configuration["n_parallel"])))
+    run(study, trials, kept)
+    study.study.ask().suggest_int("n_parallel", 1, 3)  # the parameters of a trial are written one after the other
+    ask(study)
+
+
 def test_asked_by_many_before_anything_is_known(tmp_path: Path) -> None:
     study = ledger(tmp_path)
     assert len(set(keys([dict(ask(study).configuration) for _ in range(8)]))) == 8
@@ -263,25 +273,91 @@ def test_goodput(tmp_path: Path) -> None:
     assert len(set(keys(run(study, 7, told)[1:]))) == 6
 
 
+class Right(Prior):
+    """Says what will be measured."""
+
+    name: ClassVar[str] = "right"
+
+    def predict(self, configuration: Configuration, level: int) -> Mapping[str, float] | None:
+        shown = measured(configuration, level)
+        return {"latency_p99_s": shown.latency.p99, "output_tokens_per_s": shown.output_tokens_per_s}
+
+
+class Nominal(Right):
+    """Says it of another model."""
+
+    trust: ClassVar[float] = 0.3
+
+
 def test_priors_lead_from_the_second_trial_on(tmp_path: Path) -> None:
-    from tuner.prior.base import Prior
-
-    class Right(Prior):
-        name = "right"
-
-        def predict(self, configuration: Configuration, level: int) -> Mapping[str, float] | None:
-            shown = measured(configuration, level)
-            return {"latency_p99_s": shown.latency.p99, "output_tokens_per_s": shown.output_tokens_per_s}
-
     study = ledger(tmp_path, objectives=[MUCH], knowledge=Knowledge(priors=(Right(),)))
     second = run(study, 2, kept)[1]
     assert (second["n_parallel"], second["n_batch"]) == (3, 256)
 
 
-def test_earlier_trials_lead_from_the_second_trial_on_and_are_measured_again(tmp_path: Path) -> None:
-    first = ledger(tmp_path, objectives=[MUCH])
+def test_earlier_trials_lead_from_the_second_trial_on(tmp_path: Path) -> None:
+    # the fewer slots the faster, and the farthest from the default, which counts as one slot, has three
+    first = ledger(tmp_path, objectives=[FAST])
     run(first, 14, kept)
-    known = first.history.seen()[1:]
-    study = ledger(tmp_path, objectives=[MUCH], study_name="another", knowledge=Knowledge(known=known))
-    second = run(study, 2, kept)[1]
-    assert second["n_parallel"] == 3
+    for seed in range(3):
+        study = ledger(tmp_path, objectives=[FAST], seed=seed, knowledge=Knowledge(known=first.history.seen()[1:]))
+        assert run(study, 2, kept)[1]["n_parallel"] == 1
+        alone = ledger(tmp_path, objectives=[FAST], seed=seed)
+        assert run(alone, 2, kept)[1]["n_parallel"] == 3
+
+
+def test_earlier_trials_are_not_of_the_front(tmp_path: Path) -> None:
+    first = ledger(tmp_path)
+    run(first, 10, kept)
+    study = ledger(tmp_path, study_name="another", knowledge=Knowledge(known=first.history.seen()[1:]))
+    assert study.front == []
+    run(study, 1, kept)
+    assert [trial.number for trial in study.front] == [0]
+    run(study, 8, kept)
+    tried = {key(trial.params) for trial in study.finished}
+    assert tried & {key(seen.parameters) for seen in first.history.seen()[1:]}, "what was best is measured again"
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "first"),
+    [
+        (Knowledge(), 4),
+        (Knowledge(priors=(Nominal(),)), 4),
+        (Knowledge(priors=(Right(),)), 1),
+        (Knowledge(priors=(Nominal(), Right())), 1),
+    ],
+    ids=["nothing", "of another model", "of this one", "of both"],
+)
+def test_only_who_knows_this_model_needs_no_look_around(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knowledge: Knowledge, first: int
+) -> None:
+    modelled: list[int] = []
+    study = ledger(tmp_path, knowledge=knowledge)
+    rank = Proposer.rank
+
+    def spy(*given: Any) -> Any:
+        modelled.append(len(study.finished))
+        return rank(*given)
+
+    monkeypatch.setattr(Proposer, "rank", spy)
+    run(study, 6, kept)
+    assert modelled == list(range(first, 6))
+
+
+@pytest.mark.parametrize("startup_trials", [1, 4], ids=["with the models", "before them"])
+def test_what_is_risky_is_avoided(tmp_path: Path, startup_trials: int) -> None:
+    def told(study: Ledger, asked: Asked) -> None:
+        (infeasible if asked.configuration.get("n_parallel") == 3 else kept)(study, asked)
+
+    def failures(knowledge: Knowledge) -> int:
+        count = 0
+        for seed in range(3):
+            sampler = {"name": "ehvi", "startup_trials": startup_trials}
+            study = ledger(tmp_path, objectives=[MUCH], seed=seed, knowledge=knowledge, sampler=sampler)
+            count += sum(configuration.get("n_parallel") == 3 for configuration in run(study, 6, told))
+        return count
+
+    def risk(configuration: Configuration) -> float:
+        return 2.0 if configuration["n_parallel"] == 3 else -1.0
+
+    assert failures(Knowledge(risk=risk)) < 0.5 * failures(Knowledge())

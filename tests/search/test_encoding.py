@@ -1,7 +1,8 @@
-"""Configurations as points: where each kind of parameter stands, and which candidates are drawn."""
+"""Configurations as points: where each kind of parameter stands, which are listed, and which are drawn."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.test_space import a_space, every_kind
+from tuner.launch import Value
 from tuner.parameters import Categorical, Fixed, Float, Int, Ordinal, Parameter, PowerOfTwo
 from tuner.search.encoding import Encoding, key
 from tuner.space import Space
@@ -33,12 +35,8 @@ def endless() -> Space:
     return a_space("int <= int_log", "float_step >= float / 4", **KINDS, choice=choice, share=share, n_ctx=Fixed(value=8192))
 
 
-def draws(
-    encoding: Encoding, count: int, seed: int = 0, known: list[dict[str, Any]] | None = None, tried: Any = ()
-) -> list[dict[str, Any]]:
-    codes, points = encoding.candidates(tried, known or [], count, np.random.default_rng(seed))
-    assert np.array_equal(points, encoding.rows(codes)) if codes else not len(points)
-    return codes
+def draws(encoding: Encoding, count: int, seed: int = 0, known: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Value]]:
+    return encoding.drawn(known, count, np.random.default_rng(seed))
 
 
 def test_every_configuration_is_a_point_of_its_own_in_the_unit_cube() -> None:
@@ -100,34 +98,33 @@ def test_fixed_values_take_no_dimension() -> None:
     assert list(Encoding(a_space(x=Fixed(value=3), y=Int(type="int", low=0, high=1))).distributions) == ["y"]
 
 
-def test_candidates_of_a_finite_space_are_all_that_was_not_tried() -> None:
+def test_what_lacks_a_parameter_is_not_whole() -> None:
+    encoding = Encoding(a_space(on=Categorical(type="categorical", choices=(True, False)), n=Int(type="int", low=0, high=4, when="on")))
+    assert [encoding.whole(code) for code in ({"on": False}, {"on": True, "n": 2}, {"on": True}, {})] == [True, True, False, False]
+
+
+def test_a_finite_space_is_listed_with_its_points() -> None:
     space = every_kind()
     encoding = Encoding(space)
-    codes = [space.encode(configuration) for configuration in space.configurations()]
-    tried = {key(code) for code in codes[::3]}
-    found = draws(encoding, 10_000, tried=tried)
-    assert {key(code) for code in found} == {key(code) for code in codes} - tried
-    assert len(found) == len(codes) - len(tried)
-    assert draws(encoding, 10_000, tried={key(code) for code in codes}) == []
+    assert encoding.everything is not None
+    codes, points = encoding.everything
+    assert [space.decode(code) for code in codes] == list(space.configurations())
+    assert np.array_equal(points, encoding.rows(codes))
 
 
-def test_of_many_some_are_drawn() -> None:
-    encoding = Encoding(every_kind())
-    first, second = draws(encoding, 10, seed=1), draws(encoding, 10, seed=2)
-    assert len({key(code) for code in first}) == 10
-    assert first != second
-    assert first == draws(encoding, 10, seed=1)
+@pytest.mark.parametrize("many", [0, 6], ids=["endless", "too many"])
+def test_what_cannot_be_counted_is_not_listed(many: int) -> None:
+    space = a_space(**{f"p{i}": Int(type="int", low=0, high=9) for i in range(many)}) if many else endless()
+    assert Encoding(space).everything is None
+    assert len(draws(Encoding(space), 40)) > 20
 
 
-def test_candidates_of_an_endless_space_keep_ranges_and_constraints_and_are_new() -> None:
+def test_draws_keep_ranges_and_constraints_and_each_is_another() -> None:
     space = endless()
     encoding = Encoding(space)
-    known = draws(encoding, 20, seed=5)
-    tried = {key(code) for code in known}
-    found = draws(encoding, 400, known=known, tried=tried)
+    found = draws(encoding, 400, known=draws(encoding, 20, seed=5))
     assert len(found) > 250
     assert len({key(code) for code in found}) == len(found)
-    assert not tried & {key(code) for code in found}
     for code in found:
         configuration = space.decode(code)
         assert key(space.encode(configuration)) == key(code), "inside all ranges, on all steps, and with what exists only"
@@ -136,7 +133,12 @@ def test_candidates_of_an_endless_space_keep_ranges_and_constraints_and_are_new(
             assert name not in code or distribution._contains(distribution.to_internal_repr(code[name]))
 
 
-def test_random_candidates_reach_all_values() -> None:
+def test_the_same_numbers_draw_the_same() -> None:
+    encoding = Encoding(endless())
+    assert draws(encoding, 10, seed=1) == draws(encoding, 10, seed=1) != draws(encoding, 10, seed=2)
+
+
+def test_draws_reach_all_values() -> None:
     space = endless()
     found = draws(Encoding(space), 800, seed=3)
     for name in ("int", "int_step", "float_step", "power_of_two", "ordinal"):
@@ -146,20 +148,20 @@ def test_random_candidates_reach_all_values() -> None:
     assert {code["choice"] for code in found} == {"a", "b", "c"}
 
 
-def test_half_of_the_candidates_lie_near_what_is_known() -> None:
+def test_half_of_the_draws_lie_near_what_is_known() -> None:
     encoding = Encoding(endless())
     known = draws(encoding, 1, seed=7)
     here = encoding.rows(known)[0]
 
-    def distances(candidates: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
-        return np.sort(((encoding.rows(candidates) - here) ** 2).sum(axis=1))
+    def distances(drawn: Sequence[Mapping[str, Any]]) -> np.ndarray[Any, Any]:
+        return np.sort(((encoding.rows(drawn) - here) ** 2).sum(axis=1))
 
     around, anywhere = distances(draws(encoding, 300, known=known)), distances(draws(encoding, 300))
     assert np.quantile(around, 0.25) < 0.6 * np.quantile(anywhere, 0.25)
     assert np.quantile(around, 0.9) > 0.5 * np.quantile(anywhere, 0.9), "and the others anywhere"
 
 
-def test_constraints_that_nothing_keeps_leave_no_candidate() -> None:
+def test_constraints_that_nothing_keeps_leave_no_draw() -> None:
     space = a_space("x > 2", x=Float(type="float", low=0, high=1))
     assert draws(Encoding(space), 20) == []
 

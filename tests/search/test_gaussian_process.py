@@ -44,7 +44,7 @@ def test_the_loss_is_the_density_of_the_data_and_of_the_hyperparameters() -> Non
     process, known, _ = fitted(8, steps=0)
     theta = process._mean + 0.3
     loss = process._loss(theta)[0]
-    covariance = process._kernel(known, known)[0] + np.diag(process._noise_variance())
+    covariance = process._covariance(known, known) + np.diag(process._noise_variance())
     _, determinant = np.linalg.slogdet(covariance)
     expected = 0.5 * process._y @ np.linalg.solve(covariance, process._y) + 0.5 * determinant + 0.5 * ((0.3 / process._sd) ** 2).sum()
     assert loss == pytest.approx(expected)
@@ -119,9 +119,9 @@ def test_one_uncertain_measurement_moves_it_less() -> None:
 
 def test_the_prior_variance_is_the_diagonal_of_the_kernel() -> None:
     process, known, _ = fitted(10)
-    assert np.allclose(process._diagonal(known), np.diag(process._kernel(known, known)[0]))
+    assert np.allclose(process._diagonal(known), np.diag(process._covariance(known, known)))
     other = points(np.random.default_rng(6), 20)
-    assert np.allclose(process._diagonal(other), np.diag(process._kernel(other, other)[0]))
+    assert np.allclose(process._diagonal(other), np.diag(process._covariance(other, other)))
     assert process._diagonal(other).min() > INTERCEPT_SD**2
 
 
@@ -131,9 +131,9 @@ def test_joint_draws_scatter_as_the_posterior_says() -> None:
     here = Points(known.x[:4], known.level[:4], known.features[:4])
     there = points(rng, 3)
     together = Points(*(np.concatenate([getattr(here, name), getattr(there, name)]) for name in ("x", "level", "features")))
-    kernel = process._kernel(together, together)[0]
-    cross = process._kernel(known, together)[0]
-    inside = process._kernel(known, known)[0] + np.diag(process._noise_variance())
+    kernel = process._covariance(together, together)
+    cross = process._covariance(known, together)
+    inside = process._covariance(known, known) + np.diag(process._noise_variance())
     expected = kernel - cross.T @ np.linalg.solve(inside, cross)
     drawn_here, means_there, sd_there = process.sample(here, there, 40_000, rng)
     drawn = np.concatenate([drawn_here, means_there + sd_there[:, None] * rng.standard_normal(means_there.shape)])

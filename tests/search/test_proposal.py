@@ -26,17 +26,19 @@ def tokens(x: Array) -> Array:
 
 
 def data(
-    x: Sequence[float], served: Sequence[bool] | None = None, features: Mapping[str, Array] | None = None, seconds_of: object = seconds
+    x: Sequence[float], served: Sequence[bool] | None = None, features: Mapping[str, Array] | None = None, risk: Array | None = None
 ) -> Data:
     at = np.array(x, dtype=float)[:, None]
     ok = np.ones(len(at), dtype=bool) if served is None else np.array(served)
     logs = {"seconds": np.where(ok[:, None], seconds(at), np.nan), "tokens": np.where(ok[:, None], tokens(at), np.nan)}
-    return Data(at, ok, logs, {name: np.zeros((len(at), 2)) for name in logs}, features or {})
+    return Data(at, ok, logs, {name: np.zeros((len(at), 2)) for name in logs}, features or {}, risk)
 
 
-def rank(aims: Sequence[Aim], known: Data, pending: Array | None = None, seed: int = 0) -> Array:
+def rank(
+    aims: Sequence[Aim], known: Data, pending: Array | None = None, seed: int = 0, before: Data | None = None, risk: Array | None = None
+) -> Array:
     proposer = Proposer(aims, {"seconds": POSITIONS, "tokens": POSITIONS}, 0.02)
-    return proposer.rank(known, GRID, {}, np.random.default_rng(seed), None if pending is None else (pending, {}))
+    return proposer.rank(known, GRID, {}, np.random.default_rng(seed), None if pending is None else (pending, {}), before, risk)
 
 
 def best(value: Array) -> float:
@@ -86,6 +88,70 @@ def test_what_failed_and_its_like_are_worth_less() -> None:
     left = failed / np.maximum(served, 1e-9)
     assert left[-1] < 0.5
     assert left[np.isclose(GRID[:, 0], 0.6)][0] > 1.5 * left[-1], "the farther away, the less"
+
+
+def danger(x: Array) -> Array:
+    """Beyond the middle memory runs out, as far as anybody can tell beforehand."""
+    return 4 * (x[:, 0] - 0.35)
+
+
+def test_a_risky_candidate_is_avoided_until_its_like_have_served() -> None:
+    def ranked(x: Sequence[float]) -> Array:
+        return rank([MUCH], data(x, risk=danger(np.array(x)[:, None])), risk=danger(GRID))
+
+    x = [0.0, 0.1, 0.2, 0.3]
+    assert best(rank([MUCH], data(x))) > 0.9, "the end that is worth most"
+    assert 0.3 < best(ranked(x)) < 0.7
+    assert best(ranked([*x, 0.6, 0.7, 0.75])) > 0.8
+
+
+def test_a_failure_teaches_where_on_the_scale_of_risk_the_trouble_begins() -> None:
+    # of the same risk everywhere but in its parameter, which alone would not tell: it failed at the other end
+    x, risk = [0.4, 0.5, 0.6, 0.0], np.array([-1.0, -0.5, 0.0, 0.5])
+    ahead = np.where(GRID[:, 0] > 0.8, 0.6, -1.0)
+    failed, served = (rank([MUCH], data(x, [True, True, True, last], risk=risk), risk=ahead) for last in (False, True))
+    risky = GRID[:, 0] > 0.8
+    assert failed[risky].max() / failed[~risky].max() < 0.5 * served[risky].max() / served[~risky].max()
+
+
+def test_earlier_trials_teach() -> None:
+    before = data([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert best(rank([FAST], data([0.0]), before=before)) == pytest.approx(0.5, abs=0.08)
+    failed = data([0.7, 0.8, 0.9, 1.0], [False] * 4)
+    told, alone = (rank([MUCH], data([0.0, 0.2, 0.4]), before=known) for known in (failed, None))
+    assert best(told) < 0.7 < best(alone)
+
+
+def test_earlier_trials_are_not_of_the_front() -> None:
+    own, shown = data([0.0, 0.15, 0.85]), [0.3, 0.5, 0.7]
+    at = int(np.argmin(np.abs(GRID[:, 0] - 0.5)))
+    earlier, again = rank([FAST], own, before=data(shown)), rank([FAST], data([0.0, 0.15, 0.85, *shown]))
+    assert best(earlier) == pytest.approx(0.5, abs=0.03), "what was best is measured again"
+    assert again[at] < 0.1 * earlier[at]
+
+
+def test_both_together_keep_their_rows() -> None:
+    def told(x: Sequence[float], served: Sequence[bool]) -> Data:
+        features = {name: np.array(x)[:, None, None] * np.ones((1, 2, 1)) for name in ("seconds", "tokens")}
+        return data(x, served, features, np.array(x))
+
+    one, two, both = told([0.1, 0.2], [True, False]), told([0.3], [True]), told([0.1, 0.2, 0.3], [True, False, True])
+    together = one.followed_by(two)
+    assert together.risk is not None
+    assert np.array_equal(together.x, both.x)
+    assert np.array_equal(together.served, both.served)
+    assert together.risk.tolist() == [0.1, 0.2, 0.3]
+    for name in ("seconds", "tokens"):
+        assert np.array_equal(together.logs[name], both.logs[name], equal_nan=True)
+        assert np.array_equal(together.spread[name], both.spread[name])
+        assert np.array_equal(together.features[name], both.features[name])
+
+
+@pytest.mark.parametrize("before", [None, data([0.0, 0.5, 1.0])], ids=["nothing known", "earlier trials"])
+def test_where_all_has_failed_something_comes_first(before: Data | None) -> None:
+    value = rank([FAST, MUCH], data([0.8, 0.9], [False, False]), before=before)
+    assert np.isfinite(value).all()
+    assert best(value) < 0.7, "far from what failed"
 
 
 def test_what_is_being_tried_is_not_suggested_again_nor_its_like() -> None:

@@ -145,11 +145,18 @@ def test_predictions_are_divided_as_measurements_are(tmp_path: Path) -> None:
 
 def test_predictions_stand_around_the_first_ones_and_what_is_not_known_in_the_middle(tmp_path: Path) -> None:
     made = targets(tmp_path, [FAST, MUCH])
-    one, two, eight = (made.predicted([Told()], {"n_parallel": slots}) for slots in (1, 2, 8))
-    first = made.stacked([one, two])
-    assert first["latency_p99_s"].shape == (2, 3, 1)
-    assert first["latency_p99_s"][:, 0, 0] == pytest.approx([-0.5 * math.log(2), 0.5 * math.log(2)])
-    assert first["latency_p99_s"][:, 1, 0].tolist() == [0.0, 0.0]
-    assert not first["output_tokens_per_s"].any()
-    again = made.stacked([eight])
-    assert again["latency_p99_s"][0, 0, 0] - first["latency_p99_s"][1, 0, 0] == pytest.approx(math.log(4)), "around the same"
+    first, eight = (made.around(made.predicted([Told()], {"n_parallel": slots})) for slots in (1, 8))
+    assert first["latency_p99_s"].tolist() == [[0.0], [0.0], [0.0]]
+    assert eight["latency_p99_s"][:, 0] == pytest.approx([math.log(8), 0.0, math.log(8)]), "a level of which nothing is said is no harm"
+    assert not eight["output_tokens_per_s"].any()
+    assert made.around(made.predicted([Told()], {"n_parallel": 2}))["latency_p99_s"][0, 0] == pytest.approx(math.log(2)), "around the same"
+
+
+def test_a_prior_that_could_not_tell_of_the_first_stands_around_the_first_of_which_it_could(tmp_path: Path) -> None:
+    class Late(Told):
+        def predict(self, configuration: Configuration, level: int) -> Mapping[str, float] | None:
+            return super().predict(configuration, level) if configuration["n_parallel"] != 1 else None
+
+    made = targets(tmp_path, [FAST])
+    told = [made.around(made.predicted([Told(), Late()], {"n_parallel": slots}))["latency_p99_s"][0] for slots in (1, 2, 8, 1)]
+    assert np.array(told) == pytest.approx(np.log([[1, 1], [2, 1], [8, 4], [1, 1]]))

@@ -238,7 +238,7 @@ def test_level_line_says_what_casts_doubt() -> None:
     line = level_line(measurement(completed=99, errors={"500": 1}, client_bound=True, warmup_excluded=4, cache_reuse=0.25))
     assert line.endswith(
         " [1.0% errors] [client-bound: the load generator, not the server, set the pace]"
-        " [first 4 requests left out: still warming up] [prompt cache: 25% answered]"
+        " [4 requests of the slow first wave left out] [prompt cache: 25% answered]"
     )
     assert "[" not in level_line(measurement())
 

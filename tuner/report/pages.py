@@ -48,7 +48,7 @@ class Pages:
         settings, levels = self._ledger.settings, self._ledger.settings.workload.levels
         lines = [
             f"# {settings.study_name}",
-            f"{settings.engine.name} serving `{settings.engine.model}` on backend {settings.backend.name}; "
+            f"{settings.engine.name} serving `{settings.engine.model or getattr(settings.engine, 'table', '')}` on backend {settings.backend.name}; "
             f"traffic `{settings.workload.scenario}` at {', '.join(map(str, levels))} users.",
             f"SLOs: {', '.join(slo.label(levels) for slo in settings.constraints) or 'none'}.",
             f"Logs and raw results: `{settings.study_folder}/`",
@@ -69,7 +69,7 @@ class Pages:
         self._artifacts.mkdir(parents=True, exist_ok=True)
         store = FileSystemArtifactStore(self._artifacts)
         upload_artifact(artifact_store=store, file_path=str(picture), study_or_trial=trial, mimetype="image/png")
-        save_note(trial, _note(trial, measured, self._missed(measured, trial.user_attrs.get('gpus', 0))))
+        save_note(trial, _note(trial, measured, self._missed(measured, trial.user_attrs.get("gpus", 0))))
 
     def _missed(self, measured: Curve, gpus: int) -> list[str]:
         """The SLOs that these measurements miss: the dashboard's badge 'Best Trial' knows nothing of constraints."""

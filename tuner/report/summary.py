@@ -25,7 +25,7 @@ def show(ledger: Ledger, engine: Engine, backend: Backend, console: Console, ver
     measured = [trial for trial in finished if trial.values is not None]
     console.print()
     if not measured:
-        console.print(Text(f"No trial was measured. The reasons stand in {settings.study_folder}/trial-*/failure.txt"), soft_wrap=True)
+        console.print(Text(f"No trial was measured to its end. The reasons stand in {settings.study_folder}/trial-*/"), soft_wrap=True)
         return
     if ledger.front or ledger.default:
         console.print(front_table(ledger, f"Study {settings.study_name}: Pareto front and the engine's defaults"))

@@ -56,7 +56,7 @@ def _sentence(found: Finding, verdict: Verdict) -> str:
         case "failed":
             return f"{found.reason}." + ("" if unusable else f" {_capital(KEEP)}.")
         case "misses":
-            chance = f"it meets {found.slo} with a probability of {_chance(found.slo_chance)}"
+            chance = f"it meets {found.slo} with a probability {_chance(found.slo_chance)}"
             return f"trial #{found.trial} ({shown}) is not recommended: {chance}." + ("" if unusable else f" {_capital(KEEP)}.")
         case "improved":
             return f"trial #{found.trial} is better than the defaults by {shown}.{_price(found)}{_promise(found)}"
@@ -90,11 +90,11 @@ def _price(found: Finding) -> str:
 
 
 def _promise(found: Finding) -> str:
-    return f" It meets {found.slo} with a probability of {_chance(found.slo_chance)}." if found.slo else ""
+    return f" It meets {found.slo} with a probability {_chance(found.slo_chance)}." if found.slo else ""
 
 
 def _chance(probability: float) -> str:
-    return "above 99%" if probability > 0.99 else "below 1%" if probability < 0.01 else f"{probability:.0%}"
+    return "above 99%" if probability > 0.99 else "below 1%" if probability < 0.01 else f"of {probability:.0%}"
 
 
 def _capital(sentence: str) -> str:

@@ -62,7 +62,8 @@ class EhviSampler(optuna.samplers.BaseSampler):
         ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED) and t.number not in self._taken]
         self._pool.take(t.params for t in ended)
         self._taken |= {t.number for t in ended}
-        running = [t.params for t in trials if t.state == TrialState.RUNNING and t.params and t.number != trial.number]
+        others = [t.params for t in trials if t.state == TrialState.RUNNING and t.number != trial.number]
+        running = [code for code in others if self._pool.encoding.whole(code)]
         count = LOOKED_AT if len(seen) <= MODELLED else LOOKED_AT // 2  # later a trial brings less, and should not cost more
         candidates = self._pool.untried(running, [s.parameters for s in seen[-MODELLED:]], count, self._rng)
         if not candidates.codes:

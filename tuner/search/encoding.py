@@ -51,6 +51,14 @@ class Encoding:
             low, high, value = np.log(low), np.log(high), np.log(value)
         return [*exists, (value - low) / (high - low) if high > low else 0.5]
 
+    def whole(self, code: Mapping[str, Any]) -> bool:
+        """Whether all encoded parameters are there: another process writes those of its trial one after the other."""
+        try:
+            self._space.decode(code)
+        except KeyError:
+            return False
+        return True
+
     @cached_property
     def everything(self) -> tuple[list[dict[str, Value]], Array] | None:
         """Encoded parameters and points of all configurations; None where they cannot be listed."""

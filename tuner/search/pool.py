@@ -76,7 +76,7 @@ class Pool:
         taken = self._taken | {key(code) for code in running}
         if self.encoding.everything is None:
             return self.batch([code for code in self.encoding.drawn(known, count, rng) if key(code) not in taken])
-        free = np.ones(len(self._codes), dtype=bool)
+        free = np.arange(len(self._codes)) < len(self.encoding.everything[0])  # what was learned of beside them is none of the space
         free[[self._where[name] for name in taken if name in self._where]] = False
         rows = np.flatnonzero(free)
         return self._rows(rows if len(rows) <= count else rng.choice(rows, count, replace=False))

@@ -24,7 +24,7 @@ CAUTION = 6.0
 """As if so many deployments hung on whether a configuration serves: for one it would be 1, but a server that fails teaches little,
 and at 1 a search comes back to the edge of memory again and again."""
 FEW, REFIT = 40, 10
-"""Up to `FEW` trials hyperparameters are refined at each call, later whenever there are so many more."""
+"""With up to `FEW` trials hyperparameters are refined at each call, later at every tenth, the first among them."""
 STEPS_FEW, STEPS_MANY = 15, 8
 
 
@@ -90,7 +90,7 @@ class Proposer:
     def __init__(self, aims: Sequence[Aim], positions: Mapping[str, Array], noise: float) -> None:
         self._aims = aims
         self._models = {aim.metric: Process(positions[aim.metric], noise) for aim in aims}
-        self._fitted = 0
+        self._calls = 0
 
     def rank(
         self,
@@ -148,9 +148,9 @@ class Proposer:
         return np.asarray(np.log(np.maximum(serves, 1e-12)) + sum(room, np.zeros(len(x))))
 
     def _fit(self, data: Data) -> None:
-        rows = int(data.served.sum())
-        steps = (STEPS_FEW if rows <= FEW else STEPS_MANY) if rows <= FEW or rows >= self._fitted + REFIT else 0
-        self._fitted = rows if steps else self._fitted
+        self._calls += 1
+        late = STEPS_MANY if self._calls % REFIT == 1 else 0
+        steps = STEPS_FEW if data.served.sum() <= FEW else late
         for metric, model in self._models.items():
             where, levels = np.nonzero(np.isfinite(data.logs[metric]))
             features = data.features[metric][where, levels] if metric in data.features else np.zeros((len(where), 0))

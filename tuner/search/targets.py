@@ -92,11 +92,11 @@ class Targets:
         }
 
     def around(self, predicted: Mapping[str, Array]) -> dict[str, Array]:
-        """Predictions less those of the first configuration that was ever asked for; what is not known is 0."""
+        """Predictions less the first that was ever told of the same level by the same prior; what is not known is 0."""
         for metric, values in predicted.items():
-            if metric not in self._centre and np.isfinite(values).all():
-                self._centre[metric] = values
-        return {metric: np.nan_to_num(values - self._centre.get(metric, np.nan)) for metric, values in predicted.items()}
+            centre = self._centre.setdefault(metric, np.full(values.shape, np.nan))
+            np.copyto(centre, values, where=np.isnan(centre))
+        return {metric: np.nan_to_num(values - self._centre[metric]) for metric, values in predicted.items()}
 
     def _place(self, want: Wanted) -> tuple[str, int]:
         metric = f"{want.metric}/{want.per}" if want.per else want.metric

@@ -238,7 +238,7 @@ def level_line(measurement: Measurement) -> str:
     doubts = [
         *([f"{measurement.error_rate:.1%} errors"] if measurement.errors else []),
         *(["client-bound: the load generator, not the server, set the pace"] if measurement.client_bound else []),
-        *([f"first {measurement.warmup_excluded} requests left out: still warming up"] if measurement.warmup_excluded else []),
+        *([f"{measurement.warmup_excluded} requests of the slow first wave left out"] if measurement.warmup_excluded else []),
         *([f"prompt cache: {measurement.cache_reuse:.0%} answered"] if measurement.cache_reuse else []),
     ]
     return f"{shown}{''.join(f' [{doubt}]' for doubt in doubts)}"
