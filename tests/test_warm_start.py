@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def study(folder: Path, world: World, name: str, trials: int, **changes: Any) -> list[Mapping[str, Value]]:
+def study(folder: Path, world: World, name: str, trials: int, **changes: Any) -> list[dict[str, Value]]:
     """Runs one that wants tokens, which grow with `n_parallel`; what it deployed after the default."""
     world.deployed.clear()
     composed = {"objectives": OBJECTIVES[1:], "confirm": {"repeats": 0}, "study_name": name, "trials": trials}

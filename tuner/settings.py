@@ -25,7 +25,7 @@ from pydantic import (
 from tuner.backend_settings import BackendSettings
 from tuner.benchmark.scenario import DATASET, Scenario
 from tuner.benchmark_settings import BenchmarkSettings
-from tuner.engine_settings import EngineSettings, LlamaCppSettings
+from tuner.engine_settings import EngineSettings, LlamaCppSettings, ReplaySettings
 from tuner.errors import ConfigError
 from tuner.explain import NOT_GLOBAL, one_line, show
 from tuner.goodput import Goodput
@@ -230,6 +230,12 @@ class Settings(Section):
             if name in self.space.parameters:
                 check_encodable(f"engine.args.{name}", self.space.parameters[name], value)
         return self
+
+    @property
+    def subject(self) -> str:
+        """What is tuned, in Markdown."""
+        engine = self.engine
+        return f"Replay of `{engine.table}`" if isinstance(engine, ReplaySettings) else f"{engine.name} serving `{engine.model}`"
 
     @cached_property
     def study_folder(self) -> Path:

@@ -107,7 +107,8 @@ def test_calibrated_on_a_boundary() -> None:
 
 def test_the_risk_makes_up_for_trials() -> None:
     """Five trials and the risk tell more than thirty without."""
-    with_risk, without = [], []
+    with_risk: list[float] = []
+    without: list[float] = []
     for x, risk, served in boundaries():
         for known, told, losses in ((5, risk, with_risk), (30, None, without)):
             here, there = (None, None) if told is None else (told[:known], told[30:])

@@ -15,9 +15,9 @@ from tests.ledger import ask, tell
 from tests.test_space import every_kind
 from tuner.launch import Configuration, Value
 from tuner.prior.base import Prior
-from tuner.search.encoding import key
 from tuner.search.knowledge import Knowledge
 from tuner.search.proposal import Proposer
+from tuner.search.tried import key
 from tuner.storage import open_storage
 from tuner.study import Asked, Ledger
 
@@ -302,8 +302,26 @@ def test_earlier_trials_lead_from_the_second_trial_on(tmp_path: Path) -> None:
     for seed in range(3):
         study = ledger(tmp_path, objectives=[FAST], seed=seed, knowledge=Knowledge(known=first.history.seen()[1:]))
         assert run(study, 2, kept)[1]["n_parallel"] == 1
-        alone = ledger(tmp_path, objectives=[FAST], seed=seed)
-        assert run(alone, 2, kept)[1]["n_parallel"] == 3
+
+
+def test_earlier_trials_lead_where_the_default_fails(tmp_path: Path) -> None:
+    first = ledger(tmp_path, objectives=[FAST])
+    run(first, 14, kept)
+    for seed in range(3):
+        study = ledger(tmp_path, objectives=[FAST], seed=seed, knowledge=Knowledge(known=first.history.seen()[1:]))
+        run(study, 1, infeasible)
+        assert run(study, 1, kept)[0]["n_parallel"] == 1
+
+
+def test_earlier_failures_lead_away_from_their_like(tmp_path: Path) -> None:
+    first = ledger(tmp_path)
+    run(first, 30, lambda study, asked: infeasible(study, asked) if asked.configuration.get("n_parallel") == 3 else kept(study, asked))
+    failed = [seen for seen in first.history.seen()[1:] if not seen.curve]
+    assert len(failed) >= 2
+    for seed in range(3):
+        study = ledger(tmp_path, seed=seed, knowledge=Knowledge(known=failed))
+        run(study, 1, infeasible)
+        assert run(study, 1, kept)[0]["n_parallel"] != 3, "the farthest from the default, by itself"
 
 
 def test_earlier_trials_are_not_of_the_front(tmp_path: Path) -> None:

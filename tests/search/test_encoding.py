@@ -12,7 +12,8 @@ import pytest
 from tests.test_space import a_space, every_kind
 from tuner.launch import Value
 from tuner.parameters import Categorical, Fixed, Float, Int, Ordinal, Parameter, PowerOfTwo
-from tuner.search.encoding import Encoding, key
+from tuner.search.encoding import Encoding
+from tuner.search.tried import key
 from tuner.space import Space
 
 KINDS: dict[str, Parameter] = {

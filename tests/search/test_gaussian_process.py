@@ -36,7 +36,7 @@ def test_the_gradient_is_that_of_the_loss(priors: int) -> None:
     rng = np.random.default_rng(1)
     for _ in range(5):
         theta = process._mean + 0.7 * process._sd * rng.standard_normal(len(process._mean))
-        size = np.linalg.norm(process._loss(theta)[1])
+        size = float(np.linalg.norm(process._loss(theta)[1]))
         assert check_grad(lambda t: process._loss(t)[0], lambda t: process._loss(t)[1], theta, epsilon=1e-6) < 1e-4 * max(size, 1.0)
 
 

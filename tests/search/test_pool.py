@@ -16,10 +16,10 @@ from tests.test_space import a_space, every_kind
 from tuner.launch import Configuration, Value
 from tuner.parameters import Categorical, Int
 from tuner.prior.base import Prior
-from tuner.search.encoding import key
 from tuner.search.knowledge import Knowledge
 from tuner.search.pool import Batch, Pool
 from tuner.search.targets import Targets
+from tuner.search.tried import key
 from tuner.space import Space
 
 LATENCY = [{"metric": "latency_p99_s", "at": "max", "direction": "minimize"}]
@@ -132,10 +132,9 @@ def test_an_endless_space_is_looked_at_around_what_is_known(tmp_path: Path) -> N
     assert nearest(made.untried([], known.codes, 300, rng())) < 0.6 * nearest(made.untried([], [], 300, rng()))
 
 
-@pytest.mark.parametrize("space", [small, uncounted])
-def test_priors_and_risk_are_asked_once_of_each(tmp_path: Path, space: Callable[[], Space]) -> None:
+def test_priors_and_risk_are_asked_once_of_each(tmp_path: Path) -> None:
     prior, danger = Told(), Danger()
-    made = pool(tmp_path, space(), Knowledge(priors=(prior,), risk=danger))
+    made = pool(tmp_path, small(), Knowledge(priors=(prior,), risk=danger))
     assert not prior.asked, "of nothing before it is needed"
     some = made.untried([], [], 5, rng(1))
     assert len(danger.asked) == 5
@@ -196,3 +195,13 @@ def test_what_is_none_of_a_finite_space_is_known_and_not_offered(tmp_path: Path)
     offered = keys(made.untried([], [], 10_000, rng()))
     assert len(offered) == small().size
     assert key(stranger) not in offered
+
+
+def test_what_was_drawn_of_an_endless_space_is_forgotten_and_what_was_tried_is_not(tmp_path: Path) -> None:
+    danger = Danger()
+    made = pool(tmp_path, uncounted(), Knowledge(risk=danger))
+    tried = made.untried([], [], 5, rng(1)).codes[:1]
+    for _ in range(2):
+        made.batch(tried)
+    assert danger.asked[frozenset(tried[0].items())] == 2, "when it was drawn, and when it was tried"
+    assert sum(made.batch(tried).x.shape[:1]) == 1

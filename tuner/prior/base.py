@@ -16,8 +16,8 @@ class Prior(ABC):
 
     Attributes:
         name: For the log.
-        trust: How much of a predicted difference is expected to be there, in logarithms: the slope of measured over predicted, before
-            anything was measured. 1 where model and GPU are known, less where the prediction is of another case.
+        trust: 1 where model and GPU are known: then the search begins where the prediction points. Less where the prediction is of
+            another case: then it looks around first.
     """
 
     name: ClassVar[str]

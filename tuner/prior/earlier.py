@@ -21,9 +21,10 @@ from tuner.launch import Configuration, Value
 from tuner.parameters import Categorical, Fixed, Float, Int, Ordinal, PowerOfTwo
 from tuner.prior.base import Prior
 from tuner.prior.records import Earlier, Trial, origin_of
-from tuner.search.encoding import Encoding, key
+from tuner.search.encoding import Encoding
 from tuner.search.gaussian_process import Array, Points, Process
 from tuner.search.history import Seen
+from tuner.search.tried import Key, key
 from tuner.settings import Settings, Workload
 
 FEWEST, MOST = 4, 60
@@ -68,7 +69,7 @@ class EarlierStudies(Prior):
         self._models: dict[str, tuple[Process, Array]] = {}
         for metric in sorted({want.metric for want in (*settings.objectives, *settings.constraints)} & FORETOLD):
             self._fit(metric, rows, x, settings.noise)
-        self._told: dict[tuple[Any, ...], dict[int, dict[str, float]]] = {}
+        self._told: dict[Key, dict[int, dict[str, float]]] = {}
 
     @classmethod
     def create(

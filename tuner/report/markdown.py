@@ -38,7 +38,7 @@ def write(confirmation: Confirmation, control: Ledger | None, verdict: Verdict, 
     settings = ledger.settings
     parts = [
         f"# {settings.study_name}",
-        f"{settings.engine.name} serving `{settings.engine.model or getattr(settings.engine, 'table', '')}` on backend {settings.backend.name}; "
+        f"{settings.subject} on backend {settings.backend.name}; "
         f"traffic `{settings.workload.scenario}` at {', '.join(map(str, settings.workload.levels))} users.",
         *(["**A stand-in on the CPU: the numbers say nothing about a GPU.**"] if settings.stand_in_for else []),
         "## Verdict",

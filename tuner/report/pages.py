@@ -48,7 +48,7 @@ class Pages:
         settings, levels = self._ledger.settings, self._ledger.settings.workload.levels
         lines = [
             f"# {settings.study_name}",
-            f"{settings.engine.name} serving `{settings.engine.model or getattr(settings.engine, 'table', '')}` on backend {settings.backend.name}; "
+            f"{settings.subject} on backend {settings.backend.name}; "
             f"traffic `{settings.workload.scenario}` at {', '.join(map(str, levels))} users.",
             f"SLOs: {', '.join(slo.label(levels) for slo in settings.constraints) or 'none'}.",
             f"Logs and raw results: `{settings.study_folder}/`",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,12 +44,16 @@ class EhviSampler(optuna.samplers.BaseSampler):
         sure = knowledge.known or any(prior.trust == 1.0 for prior in knowledge.priors)
         self._startup = 0 if sure else settings.sampler.startup_trials
         self._targets = Targets(settings, knowledge.gpus)
-        self._pool = Pool(settings.space, self._targets, knowledge)
         self._rng = np.random.default_rng(seed)
         self._proposer = Proposer(self._targets.aims, self._targets.positions, settings.noise)
         self._history: History | None = None
         self._taken: set[int] = set()
         self._fallback = optuna.samplers.RandomSampler(seed=seed)
+
+    @cached_property
+    def _pool(self) -> Pool:
+        """Made when it is first asked for: to list a large space takes seconds, and many a study is opened only to be read."""
+        return Pool(self._space, self._targets, self._knowledge)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._pool.encoding.distributions
@@ -64,12 +69,14 @@ class EhviSampler(optuna.samplers.BaseSampler):
         self._taken |= {t.number for t in ended}
         others = [t.params for t in trials if t.state == TrialState.RUNNING and t.number != trial.number]
         running = [code for code in others if self._pool.encoding.whole(code)]
-        count = LOOKED_AT if len(seen) <= MODELLED else LOOKED_AT // 2  # later a trial brings less, and should not cost more
+        few = len(seen) > MODELLED or self._space.size is None  # later a trial brings less; and of an endless space each is drawn anew
+        count = LOOKED_AT // 2 if few else LOOKED_AT
         candidates = self._pool.untried(running, [s.parameters for s in seen[-MODELLED:]], count, self._rng)
         if not candidates.codes:
             return {}
-        if len(seen) + len(running) <= self._startup or not any(s.curve for s in seen):
-            value = self._apart([*(s.parameters for s in seen), *running], seen, candidates)
+        told = [*self._knowledge.known, *seen]
+        if not seen or len(seen) + len(running) <= self._startup or not any(s.curve for s in told):
+            value = self._apart([*(s.parameters for s in seen), *running], told, candidates)
         else:
             value = self._value(seen, running, candidates)
         for best in np.argsort(-value, kind="stable"):
@@ -85,11 +92,11 @@ class EhviSampler(optuna.samplers.BaseSampler):
         self._rng = np.random.default_rng()
         self._fallback.reseed_rng()
 
-    def _apart(self, known: Sequence[Mapping[str, Any]], seen: Sequence[Seen], candidates: Batch) -> Array:
+    def _apart(self, known: Sequence[Mapping[str, Any]], told: Sequence[Seen], candidates: Batch) -> Array:
         """How far each of a few random candidates lies from all that is known; those come first that will probably serve."""
         serves = np.ones(len(candidates.codes))
-        if seen:
-            data = self._data(seen)
+        if told:
+            data = self._data(told)
             serves = Deployable(data.x, data.served, data.risk).probability(candidates.x, candidates.risk) ** CAUTION
         chosen = self._rng.random(len(serves)) < SPREAD_OVER / len(serves)
         if not known or not chosen.any():

@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from tuner.launch import Value
 from tuner.parameters import Fixed
 from tuner.search.gaussian_process import Array
+from tuner.search.tried import Key, key
 from tuner.space import Space
 
 TRIES = 20
@@ -69,7 +70,7 @@ class Encoding:
 
     def drawn(self, known: Sequence[Mapping[str, Any]], count: int, rng: np.random.Generator) -> list[dict[str, Value]]:
         """Up to `count` different configurations, encoded: half of them anywhere, the others near those that are `known`."""
-        found: dict[tuple[Any, ...], dict[str, Value]] = {}
+        found: dict[Key, dict[str, Value]] = {}
         for number in range(count):
             near = known[int(rng.integers(len(known)))] if known and number % 2 else None
             for _ in range(TRIES):
@@ -78,11 +79,6 @@ class Encoding:
                     found[key(draw.codes)] = draw.codes
                     break
         return list(found.values())
-
-
-def key(code: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Encoded parameters to be compared: where steps of 0.05 are added up, 0.85 is also 0.8500000000000001."""
-    return tuple(sorted((name, float(f"{value:.12g}") if isinstance(value, float) else value) for name, value in code.items()))
 
 
 def _ways(distribution: CategoricalDistribution) -> Sequence[Any]:

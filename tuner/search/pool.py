@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from tuner.launch import Value
-from tuner.search.encoding import Encoding, key
+from tuner.search.encoding import Encoding
 from tuner.search.gaussian_process import Array
 from tuner.search.knowledge import Knowledge
 from tuner.search.targets import Targets
+from tuner.search.tried import Key, key
 from tuner.space import Space
 
 Code = Mapping[str, Any]
@@ -50,13 +51,13 @@ class Pool:
         self._space = space
         self._targets = targets
         self._knowledge = knowledge
-        self._where: dict[tuple[Any, ...], int] = {}
+        self._where: dict[Key, int] = {}
         self._codes: list[Mapping[str, Value]] = []
         self._x = np.empty((0, 0))
         self._features: dict[str, Array] = {}
         self._risk = np.empty(0)
         self._asked = np.empty(0, dtype=bool)
-        self._taken: set[tuple[Any, ...]] = set()
+        self._taken: set[Key] = set()
         if self.encoding.everything is not None:
             self._append(*self.encoding.everything)
 
@@ -75,7 +76,10 @@ class Pool:
         """
         taken = self._taken | {key(code) for code in running}
         if self.encoding.everything is None:
-            return self.batch([code for code in self.encoding.drawn(known, count, rng) if key(code) not in taken])
+            kept = len(self._codes)
+            batch = self.batch([code for code in self.encoding.drawn(known, count, rng) if key(code) not in taken])
+            self._forget(kept)
+            return batch
         free = np.arange(len(self._codes)) < len(self.encoding.everything[0])  # what was learned of beside them is none of the space
         free[[self._where[name] for name in taken if name in self._where]] = False
         rows = np.flatnonzero(free)
@@ -87,6 +91,13 @@ class Pool:
         if unknown:
             self._append(list(unknown.values()), self.encoding.rows(list(unknown.values())))
         return self._rows(np.array([self._where[key(code)] for code in codes], dtype=np.int64))
+
+    def _forget(self, kept: int) -> None:
+        """Drops what was drawn and will hardly be drawn again."""
+        for code in self._codes[kept:]:
+            del self._where[key(code)]
+        self._codes, self._x, self._risk, self._asked = self._codes[:kept], self._x[:kept], self._risk[:kept], self._asked[:kept]
+        self._features = {name: told[:kept] for name, told in self._features.items()}
 
     def _append(self, codes: Sequence[Code], x: Array) -> None:
         self._where |= {key(code): len(self._codes) + i for i, code in enumerate(codes)}

@@ -24,7 +24,7 @@ CAUTION = 6.0
 """As if so many deployments hung on whether a configuration serves: for one it would be 1, but a server that fails teaches little,
 and at 1 a search comes back to the edge of memory again and again."""
 FEW, REFIT = 40, 10
-"""With up to `FEW` trials hyperparameters are refined at each call, later at every tenth, the first among them."""
+"""With up to `FEW` trials hyperparameters are refined at each call, later at every tenth."""
 STEPS_FEW, STEPS_MANY = 15, 8
 
 
@@ -149,8 +149,8 @@ class Proposer:
 
     def _fit(self, data: Data) -> None:
         self._calls += 1
-        late = STEPS_MANY if self._calls % REFIT == 1 else 0
-        steps = STEPS_FEW if data.served.sum() <= FEW else late
+        early = data.served.sum() <= FEW or self._calls == 1
+        steps = STEPS_FEW if early else STEPS_MANY if self._calls % REFIT == 0 else 0
         for metric, model in self._models.items():
             where, levels = np.nonzero(np.isfinite(data.logs[metric]))
             features = data.features[metric][where, levels] if metric in data.features else np.zeros((len(where), 0))
