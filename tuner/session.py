@@ -81,7 +81,8 @@ def _run_study(settings: Settings, verbosity: int, held: ExitStack) -> int:
         "engine": dict(engine.describe()),
         "backend": dict(backend.describe()),
     }
-    earlier = read(settings, facts, storage) if settings.sampler.warm_start else []
+    warm = settings.sampler.name == "ehvi" and settings.sampler.warm_start
+    earlier = read(settings, facts, storage) if warm else []
     for lesson in lessons(settings, facts, earlier):
         gate.learn(*lesson)
     knowledge = create_knowledge(settings, engine, known_gpus(backend, gpus), earlier)

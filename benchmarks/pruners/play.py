@@ -18,7 +18,7 @@ from benchmarks.efficiency.truth import Truth
 from benchmarks.pruners.references import Median, Moasha, Reference
 from tuner.course import EveryLevel
 from tuner.engine_settings import ReplaySettings
-from tuner.parties import create_backend, create_benchmark, create_gate, find_gpus
+from tuner.parties import create_backend, create_benchmark, create_gate, create_knowledge, find_gpus
 from tuner.replay.engine import Replay
 from tuner.replay.pages import LastPages
 from tuner.replay.table import LOAD, Row
@@ -81,7 +81,7 @@ def play(case: Case, sampler: Arm, pruner: str, truth: Truth, trials: int, seed:
         backend = create_backend(settings, gpus, lambda line: None)
         gate = create_gate(settings, engine, backend, gpus)
         rig = Rig(gate, engine, backend, create_benchmark(settings, engine, backend), settings.workload)
-        ledger = Ledger(settings, optuna.storages.InMemoryStorage(), engine.defaults)
+        ledger = Ledger(settings, optuna.storages.InMemoryStorage(), engine.defaults, knowledge=create_knowledge(settings, engine, gpus))
         pages, patience, progress = LastPages(ledger, Path(folder)), Patience(settings.max_consecutive_failures, measured=True), Silence()
         rule = REFERENCES[name](settings) if name in REFERENCES else None
         done: list[Trial] = []

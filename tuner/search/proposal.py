@@ -26,6 +26,8 @@ and at 1 a search comes back to the edge of memory again and again."""
 FEW, REFIT = 40, 10
 """With up to `FEW` trials hyperparameters are refined at each call, later at every tenth."""
 STEPS_FEW, STEPS_MANY = 15, 8
+IN_VAIN = -20.0
+"""Logarithm of the probability below which all bounds together are out of reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +145,10 @@ class Proposer:
         value = gain * serves**CAUTION
         if value.max() > 0:
             return value
-        # where nothing promises a gain, the likeliest to be feasible comes first
-        room = [log_ndtr(_room(aim, self._models[aim.metric].predict(ahead[aim]))) for aim in bounded]
-        return np.asarray(np.log(np.maximum(serves, 1e-12)) + sum(room, np.zeros(len(x))))
+        # where nothing promises a gain, the likeliest to be feasible comes first; of bounds that are out of reach, the nearest
+        room = sum((log_ndtr(_room(aim, self._models[aim.metric].predict(ahead[aim]))) for aim in bounded), np.zeros(len(x)))
+        nearness = np.exp(room - room.max()) if room.max() > IN_VAIN else room.max() / room
+        return np.asarray(nearness * serves**CAUTION)
 
     def _fit(self, data: Data) -> None:
         self._calls += 1
