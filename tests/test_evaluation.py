@@ -113,3 +113,16 @@ def test_what_casts_doubt_on_a_value_is_told(level: int, changes: dict[str, Any]
 def test_no_doubts_about_levels_that_decide_nothing(tmp_path: Path) -> None:
     found = evaluate(wants(tmp_path), {1: measurement(1, completed=100), 2: measurement(2, client_bound=True), 4: measurement(4)}, 0)
     assert found.doubts == ()
+
+
+def test_a_replay_has_no_requests_to_count_and_no_loads_to_add(tmp_path: Path) -> None:
+    replay: dict[str, Any] = {
+        "engine": {"name": "replay", "table": "demo"},
+        "backend": {"name": "replay"},
+        "workload": {"scenario": "D(64,32)", "levels": [1, 4], "goodput": {"bounds": [{"metric": "ttft_p99_s", "max": 0.1}]}},
+        "objectives": [{"metric": "latency_p99_s", "at": "goodput", "direction": "minimize"}],
+    }
+    shown = {level: measurement(level, completed=32) for level in (1, 4)}
+    [doubt] = evaluate(wants(tmp_path, **replay), shown, 0).doubts
+    assert doubt == "latency_p99_s@goodput: the bounds hold at all loads that were tried, so it is at least this"
+    assert len(evaluate(wants(tmp_path, **{key: replay[key] for key in ("workload", "objectives")}), shown, 0).doubts) == 2

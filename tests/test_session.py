@@ -249,7 +249,7 @@ class TestWhatFollowsTheSearch:
         with pytest.raises(Systemic):
             session.run_study(settings(tmp_path, confirm=CONFIRM), 0)
         out, _ = capsys.readouterr()
-        assert "Stopped after 4 of 4 trials. The same command goes on from here.\n" in out
+        assert "Stopped after the trials of the search. The same command goes on from here.\n" in out
         assert world.calls[-1] == "benchmark exit"
 
     def test_without_them_there_is_no_verdict_and_no_report(self, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]) -> None:

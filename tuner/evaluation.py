@@ -54,11 +54,13 @@ def evaluate(settings: Settings, curve: Curve, gpus: int) -> Evaluation:
         violations[settings.goodput_label] = min(limit.violation, 0.0) if limit.users else limit.violation
     named = [*zip(settings.objectives, values, strict=True), *bounded.items()]
     unknown = tuple(want.label(levels) for want, value in named if value is not None and not isfinite(value))
-    doubts = dict.fromkeys(doubt for want, _ in named for doubt in _doubts(want, trace))
+    recorded = settings.engine.name == "replay"
+    doubts = dict.fromkeys(doubt for want, _ in named for doubt in _doubts(want, trace, recorded))
     return Evaluation(values, violations, unknown, tuple(doubts))
 
 
-def _doubts(want: Wanted, trace: Trace) -> Iterator[str]:
+def _doubts(want: Wanted, trace: Trace, recorded: bool) -> Iterator[str]:
+    """Doubts about one value. A recorded table gives its percentiles without their requests, and has no loads beyond its own."""
     level = want.source(trace)
     if level is None:
         return
@@ -67,12 +69,13 @@ def _doubts(want: Wanted, trace: Trace) -> Iterator[str]:
         yield f"{place}: client-bound, at {level} users the load generator set the pace and not the server"
     if shown.cache_reuse:
         yield f"{place}: at {level} users the prompt cache answered {shown.cache_reuse:.0%} of the prompts beyond what they share"
-    if want.metric.startswith(TIMINGS) and shown.unresolved(want.metric):
+    if not recorded and want.metric.startswith(TIMINGS) and shown.unresolved(want.metric):
         requests = shown.completed - shown.warmup_excluded
         yield f"{place}: {requests} requests are too few for this percentile, it is the slowest of them; raise workload.min_requests"
     if want.at != "goodput" or (limit := trace.limit) is None:
         return
     if limit.at_least:
-        yield f"{place}: the bounds hold at all loads that were tried, so it is at least this; raise workload.goodput.high"
+        advice = "" if recorded else "; raise workload.goodput.high"
+        yield f"{place}: the bounds hold at all loads that were tried, so it is at least this{advice}"
     elif any(shown.client_bound for users, shown in trace.curve.items() if users > limit.users):
         yield f"{place}: client-bound above {limit.users} users, where the load generator may have missed the bounds and not the server"

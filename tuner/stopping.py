@@ -67,14 +67,14 @@ class Spent:
 
 def reason_to_stop(settings: Settings, spent: Spent) -> str | None:
     """The first condition of `stop` that holds, in one line; None where the study goes on."""
-    stop = settings.stop
+    stop, trials = settings.stop, f"{spent.trials} trial{'s' if spent.trials != 1 else ''}"
     if stop.target and spent.reached is not None:
         bounds = " and ".join(bound.label(settings.workload.levels) for bound in stop.target)
         return f"stop.target is reached: trial {spent.reached} meets {bounds}"
     if stop.wall_time_h is not None and spent.wall_s >= stop.wall_time_h * HOUR_S:
-        return f"stop.wall_time_h={stop.wall_time_h:g} is reached: {spent.wall_s / HOUR_S:.3g} hours, {spent.trials} trials in the study"
+        return f"stop.wall_time_h={stop.wall_time_h:g} is reached: {spent.wall_s / HOUR_S:.3g} hours, {trials} in the study"
     if stop.gpu_hours is not None and spent.gpu_hours >= stop.gpu_hours:
-        return f"stop.gpu_hours={stop.gpu_hours:g} is reached: {spent.gpu_hours:.3g} GPU-hours in {spent.trials} trials"
+        return f"stop.gpu_hours={stop.gpu_hours:g} is reached: {spent.gpu_hours:.3g} GPU-hours in {trials}"
     if stop.no_improvement is not None and spent.since_improvement >= stop.no_improvement:
         return f"stop.no_improvement={stop.no_improvement} is reached: no better front in the last {spent.since_improvement} trials"
     return None

@@ -1,8 +1,8 @@
 """Continuous batching as SGLang does it, in a closed loop of users: one replica of a server at one load level.
 
 What is modelled is SGLang's scheduler (managers/scheduler.py `get_next_batch_to_run`, managers/schedule_policy.py `PrefillAdder`,
-managers/schedule_batch.py `retract_decode`) with policy fcfs, page size 1 and prompts that share no prefix; its constants were compared with
-its sources, not each line. A run of decode steps between
+managers/schedule_batch.py `retract_decode`) with policy fcfs, page size 1 and prompts that share no prefix; constants were
+compared with its sources, not each line. A run of decode steps between
 two events is one step of the simulation: its time is that of its middle step times their number, exact where times are linear in context.
 """
 

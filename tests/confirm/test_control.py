@@ -14,6 +14,7 @@ from tuner.launch import Configuration
 from tuner.runner import run_trials
 from tuner.study import Ledger
 
+Interval = tuple[float, float, float]
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
@@ -59,7 +60,7 @@ def test_a_search_that_found_more(tmp_path: Path) -> None:
     found = compare(study.ledger, controlled(study))
     assert found is not None
     equal, paid = found
-    assert equal.worth_it is True
+    assert equal.search == "ahead"
     assert equal.deployments == (6, 6)
     assert equal.volume is not None
     assert equal.volume[1] > 0
@@ -77,7 +78,7 @@ def test_a_search_that_found_no_more(tmp_path: Path) -> None:
     study = Study(tmp_path, noisy, trials=12, control={"random": 12}).search()
     found = compare(study.ledger, controlled(study))
     assert found is not None
-    assert found[0].worth_it is None
+    assert found[0].search in ("level", "unclear")
 
 
 def test_a_search_that_found_less(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_a_search_that_found_less(tmp_path: Path) -> None:
     study.shown = lambda configuration: (0.2, 200.0)
     found = compare(study.ledger, controlled(study))
     assert found is not None
-    assert found[0].worth_it is False
+    assert found[0].search == "behind"
 
 
 def test_equal_cost_may_be_other_than_equal_deployments(tmp_path: Path) -> None:
@@ -99,8 +100,8 @@ def test_equal_cost_may_be_other_than_equal_deployments(tmp_path: Path) -> None:
     assert found[1].hours == (pytest.approx(1.2), pytest.approx(1.2))
 
 
-@pytest.mark.parametrize(("in_search", "expected"), [(True, True), (False, False)])
-def test_only_one_of_them_found_something_feasible(tmp_path: Path, in_search: bool, expected: bool) -> None:
+@pytest.mark.parametrize(("in_search", "expected"), [(True, "ahead"), (False, "behind")])
+def test_only_one_of_them_found_something_feasible(tmp_path: Path, in_search: bool, expected: str) -> None:
     slo = {"metric": "latency_p99_s", "at": 1, "max": 0.5}
     met, missed = (0.4, 100.0), (0.9, 100.0)
 
@@ -111,7 +112,7 @@ def test_only_one_of_them_found_something_feasible(tmp_path: Path, in_search: bo
     study.shown = lambda configuration: missed if in_search else met
     found = compare(study.ledger, controlled(study))
     assert found is not None
-    assert found[0].worth_it is expected
+    assert found[0].search == expected
 
 
 def test_nothing_to_compare(tmp_path: Path) -> None:
@@ -134,8 +135,26 @@ def test_charged_hours(tmp_path: Path) -> None:
     assert np.isclose(charged_h(*study.ledger.finished), 4 * 0.1)
 
 
+AHEAD, OPEN, LEVEL, BEHIND = (8.0, 2.0, 14.0), (1.0, -9.0, 11.0), (1.0, -2.0, 4.0), (-8.0, -14.0, -2.0)
+
+
 @pytest.mark.parametrize(
-    ("volume", "worth_it"), [((5.0, 1.0, 9.0), True), ((0.0, -1.0, 9.0), None), ((-5.0, -9.0, -1.0), False), (None, True)]
+    ("volume", "best", "expected"),
+    [
+        (None, (None, None), "ahead"),
+        (AHEAD, (OPEN, OPEN), "ahead"),
+        (OPEN, (AHEAD, AHEAD), "ahead"),
+        (BEHIND, (AHEAD, AHEAD), "ahead"),
+        (AHEAD, (BEHIND, AHEAD), "unclear"),
+        (OPEN, (OPEN, OPEN), "unclear"),
+        (OPEN, (AHEAD, OPEN), "unclear"),
+        (LEVEL, (LEVEL, LEVEL), "level"),
+        (LEVEL, (LEVEL, OPEN), "unclear"),
+        (LEVEL, (LEVEL, (3.0, 1.0, 4.0)), "unclear"),
+        (BEHIND, (LEVEL, LEVEL), "behind"),
+        (BEHIND, (AHEAD, BEHIND), "unclear"),
+        (LEVEL, (BEHIND, BEHIND), "behind"),
+    ],
 )
-def test_worth_it_reads_the_interval(volume: tuple[float, float, float] | None, worth_it: bool | None) -> None:
-    assert Comparison((1, 1), (1.0, 1.0), volume, ()).worth_it is worth_it
+def test_the_intervals_say_how_the_search_did(volume: Interval | None, best: tuple[Interval | None, ...], expected: str) -> None:
+    assert Comparison((1, 1), (1.0, 1.0), volume, best).search == expected

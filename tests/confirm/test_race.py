@@ -69,6 +69,21 @@ def test_a_finalist_that_is_worse_everywhere_leaves_and_the_other_stands_for_its
     assert [(decision.arm, decision.ending) for decision in standing.decided.values()] == [(2, "better"), (2, "better")]
 
 
+def test_who_is_ahead_of_another_finalist() -> None:
+    some = race((0, 1), (1, 2))
+    level = some.level(3)
+    as_good = measured([[0, 0], [0.2, 0], [0.2, 0.3]], 3, noise=0.01)
+    assert some.ahead(as_good, 2, 1, level) == (1,)
+    assert some.ahead(as_good, 1, 2, level) == ()
+    # a loss of 8 % is one, though the level of a claim would not show it after three rounds
+    less = measured([[0, 0], [0.2, 0], [0.12, 0.6]], 3, seed=1)
+    found = some.gain(less, 2, 0, 1)
+    assert found is not None
+    assert found.interval(level)[1] > 0
+    assert some.ahead(less, 2, 1, level) == ()
+    assert some.ahead(np.full((3, 3, 2), np.nan), 2, 1, level) == ()
+
+
 def test_what_cannot_be_deployed_again_is_decided() -> None:
     some = race((0, 1), (1, 2))
     values = measured([[0, 0]] * 3, 1)

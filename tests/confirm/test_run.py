@@ -10,6 +10,7 @@ import pytest
 
 from tests.confirm.studies import Shown, Study, attributes, flat, gaining
 from tests.doubles import OBJECTIVES
+from tuner.confirm.statistics import PRIOR_DF
 from tuner.confirm.verdict import Verdict, verdict_of
 from tuner.errors import Infeasible, Systemic, Transient
 from tuner.launch import Configuration
@@ -113,6 +114,15 @@ def test_no_repeats_no_confirmation(tmp_path: Path) -> None:
     assert found.findings[0].gain is not None
     assert found.findings[0].gain.percent == pytest.approx(20)
     assert found.findings[0].gain.low is None
+
+
+def test_noise_is_read_from_all_repeats(tmp_path: Path) -> None:
+    study = Study(tmp_path, gaining(1.6, 1.6), 0.12, trials=12).search()
+    assert [noise.df for noise in study.confirmation.noise] == [PRIOR_DF, PRIOR_DF]
+    confirmation = study.confirm()
+    assert all(noise.df > PRIOR_DF + 3 for noise in confirmation.noise)
+    assert all(0.06 < noise.sd < 0.2 for noise in confirmation.noise)
+    assert confirmation.on_front != confirmation.finalists.on_front
 
 
 @pytest.mark.parametrize("stage", ["deploy", "ready", "run 4", "close"])

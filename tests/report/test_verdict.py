@@ -9,7 +9,7 @@ from tests.confirm.studies import Study, flat
 from tuner.confirm.control import Comparison
 from tuner.confirm.drift import Change
 from tuner.confirm.nearest import Helper, Nearest
-from tuner.confirm.verdict import Finding, Gain, Verdict
+from tuner.confirm.verdict import Finding, Gain, Rival, Verdict
 from tuner.report.verdict import finding, lines
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -31,12 +31,18 @@ def said(found: Finding, **changes: Any) -> str:
         (
             Finding("tok@4", "improved", 7, UP, 3, {"ttft@1": DOWN, "tpot@1": EVEN, "rps@4": UP}),
             "tok@4: trial #7 is better than the defaults by +12.3% (95% interval +8.1% to +16.5%), 3 rounds. Costs ttft@1 -9.0% "
-            "(-12.0% to -6.0%); no significant change of tpot@1 +0.5% (-1.0% to +2.0%); also gains rps@4 +12.3% (+8.1% to +16.5%).",
+            "(-12.0% to -6.0%); no significant change of tpot@1 (estimate +0.5%, -1.0% to +2.0%); "
+            "also gains rps@4 +12.3% (+8.1% to +16.5%).",
         ),
         (
             Finding("tok@4", "improved", 7, UP, 3, slo_chance=0.93, slo="ttft@1<=0.5"),
             "tok@4: trial #7 is better than the defaults by +12.3% (95% interval +8.1% to +16.5%), 3 rounds. "
             "It meets ttft@1<=0.5 with a probability of 93%.",
+        ),
+        (
+            Finding("tok@4", "improved", 7, UP, 3, rival=Rival(9, EVEN, {"ttft@1": UP})),
+            "tok@4: trial #7 is better than the defaults by +12.3% (95% interval +8.1% to +16.5%), 3 rounds. "
+            "Trial #9 is as good here as far as can be told, +0.5% (-1.0% to +2.0%), and better in ttft@1 +12.3% (+8.1% to +16.5%).",
         ),
         (
             Finding("tok@4", "same", 7, EVEN, 14),
@@ -145,19 +151,20 @@ def test_drift_is_told(tmp_path: Path) -> None:
     ("volume", "expected"),
     [
         ((12.0, 5.0, 20.0), "The search was worth it"),
-        ((1.0, -5.0, 7.0), "Random search did as well"),
+        ((1.0, -2.0, 4.0), "Random search did as well"),
+        ((1.0, -5.0, 7.0), "Whether the search beat random search cannot be told"),
         ((-9.0, -15.0, -3.0), "Random search did better"),
     ],
 )
 def test_the_control_arm(tmp_path: Path, volume: tuple[float, float, float], expected: str) -> None:
     ledger = Study(tmp_path, flat).ledger
-    best = ((3.0, 1.0, 5.0), (4.0, -2.0, 10.0))
+    best = ((3.0, -1.0, 4.0), (4.0, -2.0, 4.5))
     compared = Comparison((20, 20), (3.1, 4.0), volume, best), Comparison((26, 20), (4.0, 4.0), volume, best)
     told = lines(ledger, Verdict((), 0.95, control=compared))
     assert told[0] == (
         f"{expected}: at equal deployments, 20 (3.1 h) against 20 (4 h), its front covers {volume[0]:+.1f}% "
-        f"({volume[1]:+.1f}% to {volume[2]:+.1f}%) against random's; best latency_p99_s@1 +3.0% (+1.0% to +5.0%), "
-        "output_tokens_per_s@4 +4.0% (-2.0% to +10.0%)."
+        f"({volume[1]:+.1f}% to {volume[2]:+.1f}%) against random's; best latency_p99_s@1 +3.0% (-1.0% to +4.0%), "
+        "output_tokens_per_s@4 +4.0% (-2.0% to +4.5%)."
     )
     assert told[1].startswith(f"{expected}: at equal cost, 26 (4 h) against 20 (4 h)")
 

@@ -42,6 +42,13 @@ def run(course: Course, curve: Mapping[int, Measurement]) -> tuple[dict[int, Mea
     return shown, reason
 
 
+def after(given: Settings, *ttfts: float) -> Pruner:
+    """The pruner after trials that were measured, with these times to the first token at all levels, seconds."""
+    pruner = Pruner(given)
+    pruner.learn([seen(i, {level: measurement(level, ttft=timing(ttft)) for level in LEVELS}) for i, ttft in enumerate(ttfts)])
+    return pruner
+
+
 def search(given: Settings, rng: np.random.Generator, trials: int, noise: float) -> list[tuple[Server, str | None]]:
     """The servers of a random search, and why they were stopped."""
     pruner, history, done = Pruner(given), [], []
@@ -92,22 +99,50 @@ def test_the_share_of_wrong_stops_is_no_larger_than_was_asked_for(tmp_path: Path
 
 
 def test_an_slo_that_is_missed_beyond_noise_stops(tmp_path: Path) -> None:
-    course = Pruner(study(tmp_path)).course(1, NOISE)
-    assert course.next_level({}) == 64, "the busiest while nothing is known"
+    assert Pruner(study(tmp_path)).course(1, NOISE).next_level({}) == 64, "the busiest while nothing is known"
+    course = after(study(tmp_path), 0.7).course(1, NOISE)
     reason = course.hopeless({64: measurement(64, ttft=timing(0.93))})
     assert reason == "ttft_p99_s@64 is 0.93 s, 0.13 s above the SLO; it meets it with a probability below 1 %"
     assert course.hopeless({64: measurement(64, ttft=timing(0.83))}) is None, "noise explains this"
 
 
 def test_an_slo_that_a_lower_load_misses_already_stops(tmp_path: Path) -> None:
-    reason = Pruner(study(tmp_path)).course(1, NOISE).hopeless({16: measurement(16, ttft=timing(1.5))})
+    reason = after(study(tmp_path), 0.7).course(1, NOISE).hopeless({16: measurement(16, ttft=timing(1.5))})
     assert reason == "ttft_p99_s@64 is at least about 1.5 s, 0.7 s above the SLO; it meets it with a probability below 1 %"
+
+
+def test_while_nothing_meets_the_slo_what_comes_nearer_to_it_than_all_before_goes_on(tmp_path: Path) -> None:
+    course = after(study(tmp_path), 4.0, 3.0, 5.0).course(1, NOISE)
+    assert course.hopeless({64: measurement(64, ttft=timing(2.5))}) is None
+    assert course.hopeless({64: measurement(64, ttft=timing(3.1))}) is None, "noise explains this"
+    assert course.hopeless({16: measurement(16, ttft=timing(2.0))}) is None, "at the busiest it may be nearer"
+    reason = course.hopeless({64: measurement(64, ttft=timing(3.5))})
+    assert reason == "ttft_p99_s@64 is 3.5 s, 2.7 s above the SLO; it comes nearer to the SLOs than trial #1 with a probability below 1 %"
+
+
+def test_the_first_trial_is_measured_whatever_it_misses(tmp_path: Path) -> None:
+    assert Pruner(study(tmp_path)).course(1, NOISE).hopeless({64: measurement(64, ttft=timing(900.0))}) is None
+
+
+def test_trials_that_never_ended_set_no_mark(tmp_path: Path) -> None:
+    pruner = after(study(tmp_path), 4.0)
+    stopped = [seen(1, {64: measurement(64, ttft=timing(1.0))}, "pruned"), seen(2, {64: measurement(64, ttft=timing(1.0))}, "infeasible")]
+    pruner.learn([seen(0, {}), *stopped])
+    assert pruner.course(1, NOISE).hopeless({64: measurement(64, ttft=timing(3.0))}) is None
+
+
+def test_of_trials_that_all_miss_the_slo_the_nearest_is_measured_and_many_are_stopped(tmp_path: Path) -> None:
+    done = search(study(tmp_path, constraints=[{**SOON, "max": 0.001}]), np.random.default_rng(5), 40, NOISE)
+    found = [server.curve(np.random.default_rng(), 0.0)[64].ttft.p99 for server, _ in done]
+    assert done[int(np.argmin(found))][1] is None, "the nearest is measured"
+    assert 10 < sum(reason is not None for _, reason in done) < 38
 
 
 def test_an_slo_that_peers_missed_after_showing_the_same_stops(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     pruner = Pruner(study(tmp_path, constraints=[{"metric": "tpot_p99_s", "at": 16, "max": 0.001}]))
-    pruner.learn([seen(number, Server.drawn(rng).curve(rng, NOISE)) for number in range(30)])
+    good = {level: measurement(level, tpot=timing(0.0009)) for level in LEVELS}
+    pruner.learn([*(seen(number, Server.drawn(rng).curve(rng, NOISE)) for number in range(30)), seen(30, {16: good[16]})])
     reason = pruner.course(1, NOISE).hopeless({64: Server(0.01, 16).at(64, rng, NOISE)})
     assert reason is not None
     assert reason.startswith("tpot_p99_s@16 is expected to be about 0.01")
@@ -152,9 +187,12 @@ def test_objectives_at_their_best_level_and_three_of_them(tmp_path: Path) -> Non
 def test_goodput_is_looked_for_after_the_levels_and_its_bounds_must_hold_at_the_lowest(tmp_path: Path) -> None:
     workload = {"scenario": "D(64,32)", "levels": [4, 16], "goodput": {"bounds": [{"metric": "ttft_p99_s", "max": 0.5}]}}
     goal = [{"metric": "concurrency", "at": "goodput", "direction": "maximize"}]
-    course = Pruner(study(tmp_path, workload=workload, objectives=goal, constraints=[])).course(0, NOISE)
+    pruner = Pruner(study(tmp_path, workload=workload, objectives=goal, constraints=[]))
+    course = pruner.course(0, NOISE)
     good, bad = measurement(4, ttft=timing(0.1)), measurement(16, ttft=timing(0.9))
     assert course.next_level({4: good, 16: bad}) == 8
+    assert course.hopeless({4: measurement(4, ttft=timing(0.9))}) is None, "no trial was measured yet"
+    pruner.learn([seen(0, {4: good, 16: bad})])
     reason = course.hopeless({4: measurement(4, ttft=timing(0.9))})
     assert reason == "ttft_p99_s@4 is 0.9 s, 0.4 s above the SLO; it meets it with a probability below 1 %"
 

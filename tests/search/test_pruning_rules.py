@@ -34,6 +34,19 @@ def test_a_bound_is_met_with_the_probability_of_the_normal_distribution(slo: Slo
     assert chance == pytest.approx(norm.sf(z * math.log(value / (slo.max or slo.min or 0)) / NOISE))
 
 
+def test_a_violation_is_that_of_the_slo_that_is_missed_most_as_a_share_of_its_bound() -> None:
+    goals = Goals([FAST], [SOON, ENOUGH])
+    values = np.log([(0.1, 0.75, 9.0), (0.1, 0.5, 2.5), (0.1, 0.4, 20.0), (0.1, np.nan, 1.0)])
+    assert goals.violation(values) == pytest.approx([0.5, 0.75, -0.2, np.nan], nan_ok=True)
+
+
+def test_eased_bounds_are_those_that_a_trial_with_that_violation_just_meets() -> None:
+    goals = Goals([FAST], [SOON, ENOUGH])
+    assert np.exp(goals.eased(0.2)) == pytest.approx([0.6, 8.0])
+    assert goals.meets(measured(1.0, 0.6, 8.0), 0.2) == pytest.approx([0.5, 0.5])
+    assert goals.meets(measured(1.0, 9.0, 0.001), math.inf).tolist() == [1.0, 1.0]
+
+
 def test_of_an_slo_of_which_nothing_is_known_nothing_is_said() -> None:
     assert Goals([FAST], [SOON]).meets([*measured(1.0), []]) == [1.0]
 

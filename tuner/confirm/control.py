@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from optuna.trial import FrozenTrial
@@ -22,6 +22,8 @@ from tuner.study import Ledger
 DRAWS = 200
 BEYOND = 0.1
 """The reference point of the hypervolume lies so far behind the worst values of both fronts, as a share of their range."""
+MEANINGFUL = 5.0
+"""Percent by which the search has to be ahead to be worth its trouble: as much as a confirmation of the default size finds."""
 SEED_APART = 1_000_003
 """Added to the seed: the search's own first trials may be random too, and should not be these."""
 
@@ -43,11 +45,17 @@ class Comparison:
     best: tuple[tuple[float, float, float] | None, ...]
 
     @property
-    def worth_it(self) -> bool | None:
-        """Whether the search was ahead of random; None where noise allows either."""
-        if self.volume is None or self.volume[1] > 0:
-            return True
-        return False if self.volume[2] < 0 else None
+    def search(self) -> Literal["ahead", "behind", "level", "unclear"]:
+        """How the search did, by the front or by all objectives, and against none of them; `level` where no meaningful gain is possible."""
+        if self.volume is None:
+            return "ahead"
+        best = [each for each in self.best if each is not None]
+        above, below = [each[1] > 0 for each in best], [each[2] < 0 for each in best]
+        if (self.volume[1] > 0 or all(above)) and not any(below):
+            return "ahead"
+        if (self.volume[2] < 0 or all(below)) and not any(above):
+            return "behind"
+        return "level" if all(each[2] < MEANINGFUL for each in (self.volume, *best)) and not any(above) else "unclear"
 
 
 def open_control(ledger: Ledger, defaults: Mapping[str, Value]) -> Ledger:

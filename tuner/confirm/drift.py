@@ -117,14 +117,19 @@ def trend(ledger: Ledger, companion: Ledger) -> Change | None:
     return _greatest(changes)
 
 
-def estimated_noise(ledger: Ledger, companion: Ledger) -> tuple[float, ...]:
-    """The relative standard deviation between runs of one configuration, by objective.
+def noise_of_defaults(ledger: Ledger, companion: Ledger) -> tuple[Variance, ...]:
+    """What the search has shown of the noise between runs of one configuration, by objective.
 
     From the repeated measurements of the defaults (neighbours in time, so that drift does not count) and, as long as these are few,
     `settings.noise`.
     """
     settings = ledger.settings
-    return tuple(_noise(column, prior(settings)).sd for column in gains(settings, default_series(ledger, companion)).T)
+    return tuple(_noise(column, prior(settings)) for column in gains(settings, default_series(ledger, companion)).T)
+
+
+def estimated_noise(ledger: Ledger, companion: Ledger) -> tuple[float, ...]:
+    """The relative standard deviations of `noise_of_defaults`."""
+    return tuple(noise.sd for noise in noise_of_defaults(ledger, companion))
 
 
 def describe(ledger: Ledger, change: Change) -> str:

@@ -106,6 +106,22 @@ class Race:
         """
         return contrast(values[:, :, objective], arm, other, self.priors[objective])
 
+    def ahead(self, values: Array, arm: int, other: int, level: float) -> tuple[int, ...]:
+        """Objectives in which one finalist is significantly better than another; none where it is worse in any.
+
+        Worse is asked with the error `1 - confidence` for each objective: the share of one claim would overlook much.
+
+        Args:
+            values: See `gain`.
+            arm: The finalist.
+            other: What it is compared with.
+            level: Error in each tail where it is better.
+        """
+        found = {i: shown for i in range(len(self.priors)) if (shown := self.gain(values, arm, i, other)) is not None}
+        if any(shown.interval(1 - self.confidence)[1] < 0 for shown in found.values()):
+            return ()
+        return tuple(i for i, shown in found.items() if shown.interval(level)[0] > 0)
+
     def standing(self, values: Array, failed: frozenset[int] = frozenset()) -> Standing:
         """What the rounds so far decide.
 

@@ -10,10 +10,10 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.confirm.companion import CONFIRM, ask_again, course, given_up, open_companion, prior, settled
-from tuner.confirm.drift import default_series
+from tuner.confirm.drift import noise_of_defaults
 from tuner.confirm.finalists import Finalists, choose
 from tuner.confirm.race import DEFAULT, FIRST_LOOK, FUTILE, Race, Standing
-from tuner.confirm.statistics import Array, chance_to_meet, successive_variance
+from tuner.confirm.statistics import Array, Variance, chance_to_meet, residual_squares
 from tuner.confirm.values import gains, margins
 from tuner.launch import Value
 from tuner.report.pages import Pages
@@ -59,9 +59,28 @@ class Confirmation:
     @cached_property
     def finalists(self) -> Finalists:
         """Who takes part beside the defaults: a matter of the study's trials alone."""
+        return choose(self.ledger.settings, self._candidates)
+
+    @property
+    def _candidates(self) -> list[FrozenTrial]:
         ledger = self.ledger
         measured = [trial for trial in ledger.finished if trial.values is not None]
-        return choose(ledger.settings, [t for t in measured if not (t.user_attrs.get("default") and ledger.missed(t))])
+        return [trial for trial in measured if not (trial.user_attrs.get("default") and ledger.missed(trial))]
+
+    @property
+    def noise(self) -> tuple[Variance, ...]:
+        """The noise between runs, by objective, from all that was measured repeatedly: the defaults over time, and the rounds."""
+        known = noise_of_defaults(self.ledger, self.companion)
+        if self.race is None:
+            return known
+        gain = self.rounds().gain
+        return tuple(before.updated(*residual_squares(gain[:, :, i])) for i, before in enumerate(known))
+
+    @property
+    def on_front(self) -> Mapping[int, float]:
+        """See `Finalists.on_front`; with the noise that is known by now, that of the noisiest objective for all."""
+        noise = max(each.sd for each in self.noise)
+        return choose(self.ledger.settings.model_copy(update={"noise": noise}), self._candidates).on_front
 
     @cached_property
     def race(self) -> Race | None:
@@ -69,12 +88,7 @@ class Confirmation:
         settings, default = self.ledger.settings, self.ledger.default
         if not settings.confirm.repeats or default is None or not self.ledger.front or not self.finalists.claims:
             return None
-        series = default_series(self.ledger, self.companion)
-        known = [prior(settings) for _ in settings.objectives]
-        priors = tuple(
-            successive_variance(column[np.isfinite(column)].tolist(), before)
-            for column, before in zip(gains(settings, series).T, known, strict=True)
-        )
+        priors = noise_of_defaults(self.ledger, self.companion)
         return Race(self.finalists.claims, settings.confirm.repeats, settings.confirm.confidence, priors)
 
     @cached_property

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from optuna.trial import FrozenTrial
 
 from tuner.confirm.companion import CONFIRM, settled
 from tuner.confirm.control import Comparison, compare
 from tuner.confirm.drift import Change, trend
 from tuner.confirm.nearest import Nearest, nearest
-from tuner.confirm.race import DEFAULT, Race, percent
+from tuner.confirm.race import DEFAULT, Decision, Race, percent
 from tuner.confirm.run import Confirmation, Rounds
 from tuner.confirm.statistics import Contrast
 from tuner.confirm.values import gains
@@ -40,6 +41,21 @@ class Gain:
 
 
 @dataclass(frozen=True, slots=True)
+class Rival:
+    """Another finalist that is worse in nothing than the one that is recommended, as far as can be told, and better elsewhere.
+
+    Attributes:
+        trial: Its number.
+        here: Its difference to the recommended one in the objective of the finding.
+        elsewhere: The same in the other objectives in which it is significantly better, by label.
+    """
+
+    trial: int
+    here: Gain
+    elsewhere: Mapping[str, Gain]
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What has been shown about one objective.
 
@@ -54,6 +70,7 @@ class Finding:
         slo_chance: Probability that the finalist meets the SLO that it is nearest to missing.
         slo: That SLO; empty where there is none.
         reason: What failed, as a sentence.
+        rival: What may be used as well, or better; None where there is none, and for what is not `improved`.
     """
 
     objective: str
@@ -65,6 +82,7 @@ class Finding:
     slo_chance: float = 1.0
     slo: str = ""
     reason: str = ""
+    rival: Rival | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +114,20 @@ class Verdict:
 
     @property
     def recommended(self) -> list[int]:
-        """Trials that are shown to be worth more than the defaults, or, where the defaults cannot be used, stand in for them."""
+        """Trials that are shown to be worth more than the defaults, or, where the defaults cannot be used, stand in for them.
+
+        Where nothing is to be confirmed, those that were best when measured once.
+        """
         needed = bool(self.default_missing or self.default_misses)
         improved = [f.trial for f in self.findings if f.kind == "improved" and f.trial is not None]
-        others = [f.trial for f in self.findings if f.kind in ("same", "unconfirmed") and f.trial is not None]
-        return list(dict.fromkeys(improved or (others if needed else [])))
+        others = [f.trial for f in self.findings if (f.kind == "unconfirmed" or (f.kind == "same" and needed)) and f.trial is not None]
+        return list(dict.fromkeys(improved or others))
+
+
+def best_of_front(ledger: Ledger) -> list[FrozenTrial]:
+    """For each objective the best trial of the front, as it was measured once; none where no trial is feasible."""
+    front, objectives = ledger.front, enumerate(ledger.settings.objectives)
+    return [(max if objective.more else min)(front, key=lambda trial: trial.values[i]) for i, objective in objectives] if front else []
 
 
 def verdict_of(confirmation: Confirmation, control: Ledger | None = None) -> Verdict:
@@ -136,24 +163,32 @@ def _doubts(confirmation: Confirmation) -> tuple[str, ...]:
 
 def _findings(confirmation: Confirmation, race: Race | None, rounds: Rounds | None) -> tuple[Finding, ...]:
     settings, claims = confirmation.ledger.settings, confirmation.finalists.claims
-    labels = [objective.label(settings.workload.levels) for objective in settings.objectives]
+    labels = settings.objective_labels
+    if not settings.confirm.repeats:
+        return tuple(_unconfirmed(confirmation, labels, i, trial) for i, trial in enumerate(best_of_front(confirmation.ledger)))
     without = [objective for objective in range(len(labels)) if objective not in {claim.objective for claim in claims}]
     found = [(objective, Finding(labels[objective], "default_best", None)) for objective in without]
     for i, claim in enumerate(claims):
         if race is None or rounds is None:
-            found.append((claim.objective, _unconfirmed(confirmation, labels, claim.objective, claim.arm)))
+            trial = confirmation.finalists.trials[claim.arm - 1]
+            found.append((claim.objective, _unconfirmed(confirmation, labels, claim.objective, trial)))
         else:
             found.append((claim.objective, _finding(confirmation, race, rounds, labels, i)))
-    return tuple(finding for _, finding in sorted(found, key=lambda item: item[0]))
+    # finalists that stand for what another one claimed may have claimed it too
+    unique: dict[tuple[int, int | None], Finding] = {}
+    for objective, finding in found:
+        unique.setdefault((objective, finding.trial), finding)
+    return tuple(finding for _, finding in sorted(unique.items(), key=lambda item: item[0][0]))
 
 
 def _finding(confirmation: Confirmation, race: Race, rounds: Rounds, labels: list[str], claim: int) -> Finding:
     objective, decision = race.claims[claim].objective, rounds.standing.decided.get(claim)
-    arm = decision.arm if decision is not None else race.claims[claim].arm
-    trial = confirmation.arms[arm].number
     if decision is None:
+        trial = confirmation.arms[race.claims[claim].arm].number
         return Finding(labels[objective], "unfinished", trial, rounds=len(rounds.gain))
     seen = rounds.gain[: decision.rounds]
+    arm = _stands(confirmation, race, rounds, objective, decision)
+    trial = confirmation.arms[arm].number
     more = [each.more for each in confirmation.ledger.settings.objectives]
     shown = [_gain(race.gain(seen, arm, i), decision.level, up) for i, up in enumerate(more)]
     chance, slo = confirmation.chance(rounds.margin, arm)
@@ -166,16 +201,52 @@ def _finding(confirmation: Confirmation, race: Race, rounds: Rounds, labels: lis
     elif slo and chance < SLO_CHANCE:
         kind = "misses"
     others = {label: gain for i, (label, gain) in enumerate(zip(labels, shown, strict=True)) if i != objective}
-    return Finding(labels[objective], kind, trial, shown[objective], decision.rounds, others, chance, slo, reason)
+    rival = _rival(confirmation, race, rounds, objective, arm, decision) if kind == "improved" else None
+    return Finding(labels[objective], kind, trial, shown[objective], decision.rounds, others, chance, slo, reason, rival)
+
+
+def _stands(confirmation: Confirmation, race: Race, rounds: Rounds, objective: int, decision: Decision) -> int:
+    """The finalist that is recommended for a claim: where it holds, one that is better still there and worse in nothing takes its place.
+
+    Wrong findings become no more frequent: the claim was found to hold, so that either it was wrong before, or only the other's own
+    difference to the defaults can be.
+    """
+    seen = rounds.gain[: decision.rounds]
+    for other in _usable(confirmation, rounds, decision.arm) if decision.ending == "better" else ():
+        found = race.gain(seen, other, objective)
+        better = found is not None and found.interval(decision.level)[0] > 0
+        if better and objective in race.ahead(seen, other, decision.arm, decision.level):
+            return other
+    return decision.arm
+
+
+def _rival(confirmation: Confirmation, race: Race, rounds: Rounds, objective: int, arm: int, decision: Decision) -> Rival | None:
+    """The first of the usable finalists that is worse than this one in nothing; see `Race.ahead`."""
+    settings, seen = confirmation.ledger.settings, rounds.gain[: decision.rounds]
+    for other in _usable(confirmation, rounds, arm):
+        ahead = race.ahead(seen, other, arm, decision.level)
+        gain = [_gain(race.gain(seen, other, i, arm), decision.level, each.more) for i, each in enumerate(settings.objectives)]
+        elsewhere = {settings.objective_labels[i]: shown for i in ahead if i != objective and (shown := gain[i]) is not None}
+        here = gain[objective]
+        if elsewhere and here is not None:
+            return Rival(confirmation.arms[other].number, here, elsewhere)
+    return None
+
+
+def _usable(confirmation: Confirmation, rounds: Rounds, but: int) -> list[int]:
+    """The other finalists that held and meet the SLOs."""
+    others = [arm for arm in range(1, len(confirmation.arms)) if arm != but and arm not in rounds.reasons]
+    return [arm for arm in others if confirmation.chance(rounds.margin, arm)[0] >= SLO_CHANCE]
 
 
 def _gain(found: Contrast | None, level: float, more: bool) -> Gain | None:
     return None if found is None else Gain(percent(found.log_gain, more), *(percent(end, more) for end in found.interval(level)))
 
 
-def _unconfirmed(confirmation: Confirmation, labels: list[str], objective: int, arm: int) -> Finding:
+def _unconfirmed(confirmation: Confirmation, labels: list[str], objective: int, trial: FrozenTrial) -> Finding:
     ledger, default = confirmation.ledger, confirmation.ledger.default
-    trial = confirmation.finalists.trials[arm - 1]
+    if trial.user_attrs.get("default"):
+        return Finding(labels[objective], "default_best", None)
     if default is None:
         return Finding(labels[objective], "unconfirmed", trial.number)
     once, before = gains(ledger.settings, [trial, default])

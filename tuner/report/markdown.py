@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial
@@ -13,14 +14,18 @@ from optuna.trial import FrozenTrial
 from tuner.backends.base import Backend
 from tuner.confirm.companion import CONFIRM, settled
 from tuner.confirm.cost import charged_h, on_gpus
-from tuner.confirm.drift import DRIFT, default_series, estimated_noise
+from tuner.confirm.drift import DRIFT, default_series
 from tuner.confirm.run import Confirmation
+from tuner.confirm.statistics import PRIOR_DF
 from tuner.confirm.values import gains
 from tuner.confirm.verdict import Verdict
 from tuner.engines.base import Engine
+from tuner.objectives import FLOWS
 from tuner.report import text
 from tuner.report import verdict as words
 from tuner.report.front import configuration
+from tuner.settings import Settings
+from tuner.storage import shown
 from tuner.study import Ledger
 
 
@@ -50,12 +55,19 @@ def write(confirmation: Confirmation, control: Ledger | None, verdict: Verdict, 
         *_outcomes(ledger),
         *_cost(confirmation, control, verdict),
         "## Settings",
-        f"```json\n{json.dumps(settings.identity, indent=2)}\n```",
+        f"```json\n{json.dumps(_settings(settings), indent=2)}\n```",
     ]
     path = settings.study_folder / "report.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(parts) + "\n")
     return path
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    """All that a study needs to be run again, without secrets."""
+    search = {"trials", "seed", "noise", "max_consecutive_failures", "sampler", "pruner", "confirm", "control", "stop", "cost"}
+    dumped = settings.model_dump(mode="json", include={"study_name", *search})
+    return settings.identity | dumped | {"storage": {"url": shown(settings.storage.url)}}
 
 
 def _launch(ledger: Ledger, verdict: Verdict, engine: Engine, backend: Backend) -> list[str]:
@@ -73,12 +85,13 @@ def _front(confirmation: Confirmation) -> list[str]:
     if not ledger.front:
         return []
     labels = _labels(ledger)
-    noise = estimated_noise(ledger, confirmation.companion)
-    chances = confirmation.finalists.on_front
+    noise, chances = confirmation.noise, confirmation.on_front
+    assumed = [label for label, known in zip(labels, noise, strict=True) if known.df == PRIOR_DF]
+    source = f" (assumed for {', '.join(assumed)}, since nothing was repeated)" if assumed else ", from repeated ones"
     rows = [
         [
             f"#{trial.number}",
-            *(f"{text.metric(label, value)} ± {sd:.0%}" for label, value, sd in zip(labels, trial.values, noise, strict=True)),
+            *(f"{text.metric(label, value)} ± {known.sd:.0%}" for label, value, known in zip(labels, trial.values, noise, strict=True)),
             f"{chances.get(trial.number, 0.0):.0%}",
             "engine defaults" if trial.user_attrs.get("default") else f"`{text.configuration(configuration(trial))}`",
         ]
@@ -86,8 +99,8 @@ def _front(confirmation: Confirmation) -> list[str]:
     ]
     return [
         "## Front",
-        "Single measurements, with the standard deviation of a run. The last but one column is the probability that the trial is on the "
-        "feasible front, if all trials were measured anew.",
+        f"Single measurements, with the standard deviation of a run{source}. The last but one column is the probability that the trial is "
+        "on the feasible front, if all trials were measured anew.",
         _table(["trial", *labels, "on the front", "configuration"], rows),
     ]
 
@@ -148,24 +161,46 @@ def _cost(confirmation: Confirmation, control: Ledger | None, verdict: Verdict) 
         "confirmation": settled(companion, purpose=CONFIRM),
         "control arm": control.study.get_trials(deepcopy=False) if control is not None else [],
     }
-    unit = "GPU-hours" if on_gpus(*parts["search"]) else "hours"
-    rows = [[part, f"{charged_h(*trials):.2f}"] for part, trials in parts.items() if trials]
+    unit = "GPU-" if on_gpus(*parts["search"]) else ""
+    rows = [[part, _held(charged_h(*trials), unit)] for part, trials in parts.items() if trials]
     total = sum(charged_h(*trials) for trials in parts.values())
-    return ["## Cost", _table(["part", unit], [*rows, ["together", f"{total:.2f}"]]), *_payback(ledger, verdict, total)]
+    return ["## Cost", _table(["part", "cost"], [*rows, ["together", _held(total, unit)]]), *_payback(ledger, verdict, total, unit)]
 
 
-def _payback(ledger: Ledger, verdict: Verdict, spent_h: float) -> list[str]:
-    """A server that does the work of 1 + g servers saves g / (1 + g) of the GPU-hours that the defaults would need for the same traffic."""
-    flows = {objective.label(ledger.settings.workload.levels) for objective in ledger.settings.objectives if "_per_s" in objective.metric}
-    gains_of = [f.gain.percent / 100 for f in verdict.findings if f.kind == "improved" and f.gain is not None and f.objective in flows]
-    if not gains_of or ledger.default is None:
+def _held(hours: float, unit: str) -> str:
+    """`12 GPU-hours`, `1.25 GPU-hours`, `40 GPU-minutes`."""
+    if hours < 1:
+        return f"{hours * 60:.2g} {unit}minutes"
+    return f"{hours:.{0 if hours >= 100 else 1 if hours >= 10 else 2}f} {unit}hours"
+
+
+def _payback(ledger: Ledger, verdict: Verdict, spent_h: float, unit: str) -> list[str]:
+    """Each GPU-hour with 1 + g times the throughput of a GPU saves g GPU-hours of the defaults, so that x hours pay back after x / g."""
+    trials = {trial.number: trial for trial in ledger.finished}
+    objectives = dict(zip(_labels(ledger), ledger.settings.objectives, strict=True))
+    gains_of: dict[int, float] = {}
+    for finding in verdict.findings:
+        objective = objectives[finding.objective]
+        if finding.kind != "improved" or finding.trial is None or finding.gain is None or ledger.default is None:
+            continue
+        if not objective.more or objective.metric not in FLOWS:
+            continue
+        # per GPU or dollar, which GPUs of one price make the same, the gain is one for each GPU already
+        more = 1.0 if objective.per else _gpus(trials[finding.trial]) / _gpus(ledger.default)
+        gains_of[finding.trial] = max(gains_of.get(finding.trial, 0.0), (1 + finding.gain.percent / 100) / more - 1)
+    best = max(gains_of, key=gains_of.__getitem__, default=None)
+    if best is None or not gains_of[best] > 0:
         return []
-    saved = max(gains_of) / (1 + max(gains_of)) * max(1, ledger.default.user_attrs.get("gpus", 0))
-    return [f"All this pays back after {text.duration(spent_h / saved * 3600)} of serving at full load with the best confirmed throughput."]
+    return [f"All this pays back after about {_held(spent_h / gains_of[best], unit)} of serving at full load with trial #{best}."]
+
+
+def _gpus(trial: FrozenTrial) -> int:
+    """Those that a deployment holds; a host without any counts as one."""
+    return max(1, int(trial.user_attrs.get("gpus", 0)))
 
 
 def _labels(ledger: Ledger) -> list[str]:
-    return [objective.label(ledger.settings.workload.levels) for objective in ledger.settings.objectives]
+    return ledger.settings.objective_labels
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

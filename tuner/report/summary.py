@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tuner.backends.base import Backend
-from tuner.confirm.verdict import Verdict
+from tuner.confirm.verdict import Verdict, best_of_front
 from tuner.engines.base import Engine
 from tuner.report import verdict as words
 from tuner.report.front import configuration, front_table
@@ -39,7 +39,7 @@ def show(ledger: Ledger, engine: Engine, backend: Backend, console: Console, ver
     if verdict is not None:
         for line in ("", *words.lines(ledger, verdict)):
             console.print(Text(line), soft_wrap=True)
-    for sentence, trial in _best(ledger) if verdict is None else _recommended(ledger, verdict):
+    for sentence, trial in _recommended(ledger, verdict) if verdict is not None and settings.confirm.repeats else _best(ledger):
         console.print(Text(f"\n{sentence}"))
         launch = backend.launch_text(engine.launch(configuration(trial), ""))
         # a manifest ends with a word that a shell expects at the beginning of a line
@@ -87,11 +87,8 @@ def _recommended(ledger: Ledger, verdict: Verdict) -> list[tuple[str, FrozenTria
 def _best(ledger: Ledger) -> list[tuple[str, FrozenTrial]]:
     """For each objective the front's best trial, each trial once."""
     best: dict[int, tuple[list[str], FrozenTrial]] = {}
-    front = ledger.front
-    for i, objective in enumerate(ledger.settings.objectives if front else ()):
-        choose = min if objective.direction == "minimize" else max
-        trial = choose(front, key=lambda t: t.values[i])
-        best.setdefault(trial.number, ([], trial))[0].append(objective.label(ledger.settings.workload.levels))
+    for label, trial in zip(ledger.settings.objective_labels, best_of_front(ledger), strict=False):
+        best.setdefault(trial.number, ([], trial))[0].append(label)
     return [
         (f"Best {' and '.join(labels)}: trial #{number}{' (engine defaults)' if trial.user_attrs.get('default') else ''}", trial)
         for number, (labels, trial) in best.items()

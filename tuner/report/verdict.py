@@ -7,7 +7,7 @@ import math
 from tuner.confirm.control import Comparison
 from tuner.confirm.drift import describe
 from tuner.confirm.nearest import Helper, Nearest
-from tuner.confirm.verdict import Finding, Gain, Verdict
+from tuner.confirm.verdict import Finding, Gain, Rival, Verdict
 from tuner.objectives import Slo
 from tuner.report import text
 from tuner.study import Ledger
@@ -59,7 +59,7 @@ def _sentence(found: Finding, verdict: Verdict) -> str:
             chance = f"it meets {found.slo} with a probability {_chance(found.slo_chance)}"
             return f"trial #{found.trial} ({shown}) is not recommended: {chance}." + ("" if unusable else f" {_capital(KEEP)}.")
         case "improved":
-            return f"trial #{found.trial} is better than the defaults by {shown}.{_price(found)}{_promise(found)}"
+            return f"trial #{found.trial} is better than the defaults by {shown}.{_price(found)}{_promise(found)}{_rival(found.rival)}"
     worse = found.gain is not None and found.gain.high is not None and found.gain.high < 0
     if unusable and worse:
         return f"trial #{found.trial} is worse than the defaults ({shown}), which cannot be used.{_promise(found)}"
@@ -84,9 +84,18 @@ def _price(found: Finding) -> str:
     for label, other in (found.others or {}).items():
         if other is None or other.low is None or other.high is None:
             continue
-        word = "costs" if other.high < 0 else "also gains" if other.low > 0 else "no significant change of"
-        told.append(f"{word} {label} {gain(other)}")
+        if other.low <= 0 <= other.high:
+            told.append(f"no significant change of {label} (estimate {other.percent:+.1f}%, {other.low:+.1f}% to {other.high:+.1f}%)")
+        else:
+            told.append(f"{'costs' if other.high < 0 else 'also gains'} {label} {gain(other)}")
     return f" {_capital('; '.join(told))}." if told else ""
+
+
+def _rival(rival: Rival | None) -> str:
+    if rival is None:
+        return ""
+    elsewhere = ", ".join(f"{label} {gain(by)}" for label, by in rival.elsewhere.items())
+    return f" Trial #{rival.trial} is as good here as far as can be told, {gain(rival.here)}, and better in {elsewhere}."
 
 
 def _promise(found: Finding) -> str:
@@ -105,6 +114,9 @@ def nearest(ledger: Ledger, found: Nearest) -> list[str]:
     """What to do where no trial meets the SLOs."""
     missed = ", ".join(f"{label} by {by:.1%}" for label, by in found.violations.items())
     told = [f"No trial meets all SLOs. The nearest is trial #{found.trial}: it misses {missed}. {found.binding} binds."]
+    if found.stopped:
+        open_ = ", ".join(found.unknown)
+        told.append(f"It was stopped early{f'; whether it meets {open_} is not known' if open_ else ''}.")
     if found.needed is not None:
         told.append(f"It would meet a bound of {_bound(ledger, found)}.")
     if found.helper is not None:
@@ -149,10 +161,15 @@ def control(ledger: Ledger, compared: tuple[Comparison, Comparison]) -> list[str
 
 
 def _compared(ledger: Ledger, found: Comparison, equal: str) -> str:
-    told = {True: "The search was worth it", False: "Random search did better", None: "Random search did as well"}[found.worth_it]
+    told = {
+        "ahead": "The search was worth it",
+        "behind": "Random search did better",
+        "level": "Random search did as well",
+        "unclear": "Whether the search beat random search cannot be told",
+    }[found.search]
     counts = f"{found.deployments[0]} ({found.hours[0]:.2g} h) against {found.deployments[1]} ({found.hours[1]:.2g} h)"
     if found.volume is None:
         return f"{told}: at {equal}, {counts}, random trials had found nothing feasible."
-    labels = [objective.label(ledger.settings.workload.levels) for objective in ledger.settings.objectives]
+    labels = ledger.settings.objective_labels
     best = ", ".join(f"{label} {gain(Gain(*by))}" for label, by in zip(labels, found.best, strict=True) if by is not None)
     return f"{told}: at {equal}, {counts}, its front covers {gain(Gain(*found.volume))} against random's; best {best}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import exp, log
+from math import exp, inf
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class Pruner:
         self.order = Order(settings.pruner.order, self._levels, self._levels if None in meant else {level for level in meant if level})
         self._known = 0
         self._front = np.array([], dtype=int)
+        self._nearest, self._missed_by = 0, inf
 
     def learn(self, seen: Sequence[Seen]) -> None:
         """Takes over the trials that have ended since the last call.
@@ -52,6 +53,8 @@ class Pruner:
             if trial.outcome == "measured":
                 candidates = np.append(self._front, len(self._peers.numbers) - 1)
                 self._front = candidates[self._goals.front(self._peers.values[candidates])]
+                if (missed_by := float(self._goals.violation(self._peers.values[-1:])[0])) < self._missed_by:
+                    self._nearest, self._missed_by = trial.number, missed_by
         self._known = len(seen)
 
     def trace(self, curve: Curve, gpus: int) -> Trace:
@@ -74,10 +77,13 @@ class Pruner:
         return len(values) - 1 in self._goals.front(values)
 
     def hopeless(self, trace: Trace, noise: float) -> str | None:
-        """Why a trial cannot enter the feasible front any more, in one line; None where it may."""
+        """Why a trial cannot enter the feasible front any more, in one line; None where it may.
+
+        While no trial has met the SLOs, what comes nearer to them than all before it may: it is the best that there is to be measured.
+        """
         beliefs = self._peers.beliefs(trace, noise)
         error = 1 - self._settings.pruner.confidence
-        missed = self._goals.meets(beliefs)
+        missed = self._goals.meets(beliefs, self._eased_by)
         if len(missed) and missed.min() < error / len(missed):
             return self._out_of_reach(beliefs, int(missed.argmin()), error)
         if self._settings.pruner.name == "front" and len(self._front):
@@ -87,11 +93,17 @@ class Pruner:
                 return self._dominated(beliefs, int(self._front[open_.argmin()]), error)
         return None
 
+    @property
+    def _eased_by(self) -> float:
+        """Share of the bounds by which the nearest of the measured trials misses an SLO; 0 once one has met them all."""
+        return max(0.0, self._missed_by)
+
     def _out_of_reach(self, beliefs: Beliefs, i: int, error: float) -> str:
         slo, bound = self._constraints[i], self._constraints[i].max or self._constraints[i].min or 1.0
-        belief = _clearest(slo, beliefs[len(self._objectives) + i], log(bound))
+        belief = _clearest(slo, beliefs[len(self._objectives) + i], float(self._goals.eased(self._eased_by)[i]))
         gap = f"{_amount(slo, abs(exp(belief.mean) - bound))} {'below' if slo.more else 'above'} the SLO"
-        return f"{self._says(slo, belief)}, {gap}; it meets it with a probability below {100 * error:.2g} %"
+        hope = f"comes nearer to the SLOs than trial #{self._nearest}" if self._eased_by else "meets it"
+        return f"{self._says(slo, belief)}, {gap}; it {hope} with a probability below {100 * error:.2g} %"
 
     def _dominated(self, beliefs: Beliefs, row: int, error: float) -> str:
         against = [

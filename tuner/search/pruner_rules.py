@@ -34,16 +34,34 @@ class Goals:
         self._slo_sign = np.array([-1.0 if slo.more else 1.0 for slo in constraints])
         self._bound = np.log([slo.max or slo.min or 1.0 for slo in constraints])
 
-    def meets(self, beliefs: Beliefs) -> Array:
+    def violation(self, values: Array) -> Array:
+        """By which share of its bound a trial misses the SLO that it misses most, as measured; nan where an SLO is not known.
+
+        Args:
+            values: Logarithms, shape (trials, wants).
+
+        Returns:
+            Shape (trials,); below 0 where all SLOs are met with room.
+        """
+        shares = self._slo_sign * np.expm1(self._slo_sign * self._excess(values))
+        return np.asarray(shares.max(axis=1, initial=-np.inf))
+
+    def eased(self, share: float) -> Array:
+        """Logarithms of the bounds that a trial meets which misses none of the SLOs by more than this share. Shape (SLOs,)."""
+        with np.errstate(divide="ignore"):  # a rate that may be missed by all of its bound has none
+            return np.asarray(self._bound + np.log(np.maximum(0.0, 1 + self._slo_sign * share)))
+
+    def meets(self, beliefs: Beliefs, share: float = 0.0) -> Array:
         """How well what a trial has shown agrees with its meeting each SLO: p-values.
 
         Args:
             beliefs: Of the trial, of all objectives and then of all SLOs.
+            share: By which the bounds are eased.
 
         Returns:
             Shape (SLOs,).
         """
-        goals = zip(beliefs[self._count :], self._slo_sign, self._bound, strict=True)
+        goals = zip(beliefs[self._count :], self._slo_sign, self.eased(share), strict=True)
         chances = [min((tail(sign * (b.mean - bound) / b.sd, b.dof) for b in ways), default=1.0) for ways, sign, bound in goals]
         return np.array(chances, dtype=float)
 
