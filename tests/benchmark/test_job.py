@@ -98,10 +98,15 @@ def running(cluster: PlayedCluster) -> bool:
 
 
 def once_running(cluster: PlayedCluster, act: Callable[[Object], object]) -> None:
-    """Does something to the pod, from another thread, as soon as it runs."""
+    """Does something to the pod, from another thread, as soon as it runs and the load generator's side has seen that, by asking for its log.
+
+    A pod that comes and goes between two looks would be missed, and waited for until `start_timeout_s`.
+    """
 
     def wait_and_act() -> None:
         eventually(lambda: running(cluster), "a running pod")
+        if not cluster.real:
+            eventually(lambda: any(asked.path.endswith("/log") for asked in cluster.server.requests), "a look at its log")
         act(the_pod(cluster))
 
     threading.Thread(target=wait_and_act, daemon=True).start()
