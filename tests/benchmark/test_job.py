@@ -98,7 +98,7 @@ def running(cluster: PlayedCluster) -> bool:
 
 
 def once_running(cluster: PlayedCluster, act: Callable[[Object], object]) -> None:
-    """Does something to the pod, from another thread, as soon as it runs and the load generator's side has seen that, by asking for its log.
+    """Does something to the pod, from another thread, as soon as it runs and its log was asked for: then the bench has seen it run.
 
     A pod that comes and goes between two looks would be missed, and waited for until `start_timeout_s`.
     """
