@@ -103,7 +103,7 @@ class TestCase:
 
     def test_an_arm_has_settings_of_its_own(self) -> None:
         arm = read_arm("ehvi:prior=none:startup_trials=7:pruner=front:gate=off")
-        assert arm.sampler == {"name": "ehvi", "prior": "none", "startup_trials": 7}
+        assert arm.sampler == {"name": "ehvi", "prior": "none", "startup_trials": 7, "warm_start": True}
         assert (arm.pruner, arm.gate) == ({"name": "front"}, False)
 
 

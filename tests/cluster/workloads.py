@@ -175,7 +175,7 @@ class Jobs(Loop):
         done = next((c for c in (condition(job, kind) for kind in ("Complete", "Failed")) if c.get("status") == "True"), None)
         if done is not None:
             return self._expire(job, done)
-        pods = self._pods.owned(job)
+        pods = self._pods_of(job)
         succeeded = sum(pod.get("status", {}).get("phase") == "Succeeded" for pod in pods)
         active = len([pod for pod in pods if not finished(pod) and not _terminating(pod)])
         failed = self._failures(job, pods)
@@ -221,13 +221,19 @@ class Jobs(Loop):
             **{f"batch.kubernetes.io/{key}": value for key, value in owner.items()},
         }
         try:
-            self._connection.create(pod)
+            made = self._connection.create(pod)
         except Refused as error:
             if error.status not in _REFUSED:
                 raise
             self._recorder.record(job, "Warning", "FailedCreate", f"Error creating: {error.message}")
             return _AGAIN_S
+        self._succeeded.setdefault(job["metadata"]["uid"], {})[made["metadata"]["uid"]] = False
         return None
+
+    def _pods_of(self, job: Object) -> list[Object]:
+        """From the server itself: a pod that comes and goes before a mirror sees it must not be made again."""
+        found = self._connection.objects("pods", job["metadata"]["namespace"], label_selector=f"job-name={job['metadata']['name']}")
+        return [pod for pod in found if pod["metadata"]["labels"].get("controller-uid") == job["metadata"]["uid"]]
 
     def _report(self, job: Object, succeeded: int, failed: int, active: int, *, overdue: bool) -> None:
         old = job.get("status", {})
