@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tuner.feasibility.memory import GIB, kv_budget, kv_token_bytes
+from tuner.feasibility.risk import sglang_defaults
 from tuner.feasibility.rules import RULES, EngineRules, positive, size
 from tuner.launch import Configuration
 from tuner.prior.closed_loop import Schedule, Traffic
@@ -50,24 +51,13 @@ def schedule(rules: EngineRules, full: Configuration, work: ModelWork, memory_gi
 
 
 def _sglang(rules: EngineRules, full: Configuration, work: ModelWork, memory_gib: float, traffic: Traffic) -> Schedule | None:
-    # server_args.py and arg_groups/memory_hook.py: by memory, the chunk and the largest graph with fewer than 4 GPUs or more
-    default_chunk, graph_few, graph_many = next(
-        defaults
-        for below, defaults in (
-            (20, (2048, 8, 8)),
-            (35, (4096, 48, 160)),
-            (60, (4096, 32, 160)),
-            (160, (8192, 256, 512)),
-            (float("inf"), (16384, 512, 512)),
-        )
-        if memory_gib < below
-    )
     tp, pp = size(full, rules.tp), size(full, rules.pp)
+    default_chunk, default_graph = sglang_defaults(memory_gib, tp)
     given_chunk = full.get("chunked_prefill_size", default_chunk)
     prefill = positive(full.get("max_prefill_tokens")) or 16384
     chunk = min(positive(given_chunk) or prefill, max(prefill, traffic.input_tokens))
     limit = positive(full.get("max_running_requests"))
-    graph = positive(full.get("cuda_graph_max_bs_decode")) or min(graph_few if tp < 4 else graph_many, limit or 4096)
+    graph = positive(full.get("cuda_graph_max_bs_decode")) or min(default_graph, limit or 4096)
     if full.get("disable_cuda_graph") is True or full.get("cuda_graph_backend_decode") == "disabled":
         graph = 0
     # arg_groups/memory_hook.py, in MB: what SGLang keeps free where it is not told
