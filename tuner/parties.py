@@ -37,7 +37,7 @@ from tuner.feasibility.rules import RULES
 from tuner.gpus import Gpu, GpuSlots, discover, select
 from tuner.kube.cluster import Cluster
 from tuner.kube.resources import Object, inside
-from tuner.launch import Configuration, Value
+from tuner.launch import Value
 from tuner.ome_settings import OmeBackendSettings
 from tuner.owner import Owner
 from tuner.parameters import Float
@@ -328,15 +328,8 @@ def create_knowledge(settings: Settings, engine: Engine, gpus: Sequence[Gpu] | N
         gpus: The GPUs that may be reckoned with; see `known_gpus`.
         earlier: Studies of the same engine, model and GPUs.
     """
-
-    def held(configuration: Configuration) -> int:
-        try:
-            return engine.launch(configuration, "").gpus
-        except TrialFailure:
-            return 0
-
     if settings.sampler.name != "ehvi":
-        return Knowledge(gpus=held)
+        return Knowledge()
     from tuner.prior.earlier import EarlierStudies, known  # scipy takes a moment, which other samplers need not wait for
 
     name = engine.name
@@ -353,7 +346,7 @@ def create_knowledge(settings: Settings, engine: Engine, gpus: Sequence[Gpu] | N
         prior = EarlierStudies.create(settings, others, engine.defaults, lambda workload: None) if others else None
     return Knowledge(
         priors=() if prior is None else (prior,),
-        gpus=held,
+        gpus=engine.gpus,
         risk=None if danger is None else danger.of,
         known=known(settings, earlier, engine.defaults),
     )

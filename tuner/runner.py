@@ -95,7 +95,9 @@ def run_trials(
         asked = ledger.ask(rig.refuse)
         if asked is None:
             return None
-        run_trial(ledger, rig, progress, pages, patience, asked, course_of(ledger, asked, rig.gpus(asked.configuration), ledger.noise))
+        run_trial(
+            ledger, rig, progress, pages, patience, asked, course_of(ledger, asked, rig.engine.gpus(asked.configuration), ledger.noise)
+        )
     return None
 
 

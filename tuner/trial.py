@@ -81,13 +81,6 @@ class Rig:
             return refused.reason
         return self.backend.refuse(spec) or self.gate.refuse(configuration)
 
-    def gpus(self, configuration: Configuration) -> int:
-        """GPUs that a configuration holds; 0 where it would be refused."""
-        try:
-            return self.engine.launch(configuration, "").gpus
-        except Infeasible:
-            return 0
-
     def measure(self, configuration: Configuration, place: Place, progress: Progress, record: Record, course: Course) -> None:
         """Deploys a configuration and measures the load levels of its course.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from tuner.errors import ConfigError, TrialFailure
+from tuner.errors import ConfigError, Infeasible, TrialFailure
 from tuner.launch import Configuration, Endpoint, ExitStatus, LaunchSpec, Value
 from tuner.server_facts import ServerMetrics, Startup
 
@@ -60,6 +60,13 @@ class Engine(ABC):
         Raises:
             Infeasible: the configuration contradicts itself and would certainly be refused.
         """
+
+    def gpus(self, configuration: Configuration) -> int:
+        """GPUs that a configuration holds; 0 where it would be refused."""
+        try:
+            return self.launch(configuration, "").gpus
+        except Infeasible:
+            return 0
 
     @abstractmethod
     def ready(self, endpoint: Endpoint) -> bool:

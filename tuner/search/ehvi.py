@@ -69,8 +69,9 @@ class EhviSampler(optuna.samplers.BaseSampler):
         self._taken |= {t.number for t in ended}
         others = [t.params for t in trials if t.state == TrialState.RUNNING and t.number != trial.number]
         running = [code for code in others if self._pool.encoding.whole(code)]
-        few = len(seen) > MODELLED or self._space.size is None  # later a trial brings less; and of an endless space each is drawn anew
-        count = LOOKED_AT // 4 if few else LOOKED_AT
+        # later a trial brings less; and of an endless space each candidate is drawn and judged anew
+        brief = len(seen) > MODELLED or self._space.size is None
+        count = LOOKED_AT // 4 if brief else LOOKED_AT
         candidates = self._pool.untried(running, [s.parameters for s in seen[-MODELLED:]], count, self._rng)
         if not candidates.codes:
             return {}

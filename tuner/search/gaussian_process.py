@@ -62,11 +62,6 @@ class Process:
         self._assumed_noise = noise
         self._theta = np.empty(0)
 
-    @property
-    def noise(self) -> float:
-        """Relative standard deviation of a measurement, as fitted."""
-        return float(np.exp(self._theta[-1]))
-
     def fit(self, points: Points, y: Array, spread: Array, steps: int) -> None:
         """Takes the data in.
 
@@ -132,7 +127,7 @@ class Process:
 
     def _diagonal(self, points: Points) -> Array:
         signal = np.exp(2 * self._theta[-4])
-        return np.asarray(signal + INTERCEPT_SD**2 + (SLOPE_SD * points.features) ** 2 @ np.ones(points.features.shape[1]))
+        return np.asarray(signal + INTERCEPT_SD**2 + ((SLOPE_SD * points.features) ** 2).sum(axis=1))
 
     def _covariance(self, a: Points, b: Points) -> Array:
         signal, levels, root = self._parts(a, b)[:3]

@@ -73,7 +73,6 @@ def _by_probes(vectors: Array, front: Array, reference: Array, rng: np.random.Ge
         probes = probes[~np.any(np.all(front[None] <= probes[:, None], axis=2), axis=1)]
     box = float(np.prod(reference - low)) / PROBES
     flat = vectors.reshape(-1, len(reference))
-    counts = np.array(
-        [np.all(part[:, None] <= probes[None], axis=2).sum(axis=1) for part in np.array_split(flat, max(1, len(flat) // 512))], dtype=object
-    )
-    return np.asarray(np.concatenate(list(counts)), dtype=np.float64).reshape(vectors.shape[:-1]) * box
+    parts = np.array_split(flat, max(1, len(flat) // 512))  # all at once would take gigabytes
+    counts = np.concatenate([np.all(part[:, None] <= probes[None], axis=2).sum(axis=1) for part in parts])
+    return np.asarray(counts.reshape(vectors.shape[:-1]) * box)

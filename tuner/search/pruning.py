@@ -7,13 +7,12 @@ from weakref import WeakKeyDictionary
 
 from tuner.course import Course, EveryLevel
 from tuner.goodput import GoodputCourse
-from tuner.search.history import History
 from tuner.study import Asked, Ledger
 
 if TYPE_CHECKING:
     from tuner.search.pruner import Pruner
 
-_PRUNERS: WeakKeyDictionary[Ledger, tuple[History, Pruner]] = WeakKeyDictionary()
+_PRUNERS: WeakKeyDictionary[Ledger, Pruner] = WeakKeyDictionary()
 
 
 def course_of(ledger: Ledger, asked: Asked, gpus: int = 0, noise: float | None = None) -> Course:
@@ -32,7 +31,7 @@ def course_of(ledger: Ledger, asked: Asked, gpus: int = 0, noise: float | None =
     if ledger not in _PRUNERS:
         from tuner.search.pruner import Pruner  # scipy takes a moment, which a start should not
 
-        _PRUNERS[ledger] = History(ledger.study), Pruner(settings)
-    history, pruner = _PRUNERS[ledger]
-    pruner.learn(history.seen(by_now=False))
+        _PRUNERS[ledger] = Pruner(settings)
+    pruner = _PRUNERS[ledger]
+    pruner.learn(ledger.history.seen(by_now=False))
     return pruner.course(gpus, settings.noise if noise is None else noise)
