@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
-from math import exp, log
+from math import exp, log, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ FITTED = {
     "SHARPNESS": (1.5, 10, 1),
 }
 METRICS = ("output_tokens_per_s", "tpot_mean_s", "ttft_mean_s")
+REQUESTS_PER_USER, SHORTEST_TO_LONGEST = 10, 0.2
 MIXES_LIKE = {"sglang": "sglang", "vllm": "vllm", "trtllm": "vllm"}
 
 
@@ -104,7 +105,9 @@ def row(each: dict[str, str]) -> Row:
     measured = dict(zip(METRICS, (output, between, first), strict=True))
     # InferenceX sends ten prompts for each user, of 80 to 100 % of the lengths; the other rows come from equal ones
     same_length = "gap-analysis" in each["silicon_data_source"]
-    return Row(group, each["backend"], configuration, level, Traffic(given, answer, same_length, 10), measured)
+    spread = 0.0 if same_length else SHORTEST_TO_LONGEST / sqrt(12)
+    traffic = Traffic(given, answer, REQUESTS_PER_USER, spread * given, spread * answer, first_wave=True)
+    return Row(group, each["backend"], configuration, level, traffic, measured)
 
 
 class Priors:
@@ -219,7 +222,7 @@ class Steps:
             common = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256, "tie_word_embeddings": False}
             config = common | STEP_SHAPES[shape] | {"max_position_embeddings": 131072, "rope_theta": 5e5}
             (model / "config.json").write_text(json.dumps(config))
-            self.priors[shape] = make("sglang", "sglang", model, self.gpu, facts["memory_bytes"] / 2**30, Traffic(1024, 256, True, 3))
+            self.priors[shape] = make("sglang", "sglang", model, self.gpu, facts["memory_bytes"] / 2**30, Traffic(1024, 256, 3))
 
     @staticmethod
     def _step(each: dict[str, str]) -> Step:

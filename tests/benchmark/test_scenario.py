@@ -6,17 +6,19 @@ from tuner.benchmark.scenario import Scenario
 
 
 @pytest.mark.parametrize(
-    ("text", "input_tokens", "output_tokens"),
+    ("text", "means", "deviations"),
     [
-        ("D(100,64)", 100, 64),
-        ("N(480,240)/(300,150)", 480, 300),
-        ("U(100,200)/(200,300)", 150, 250),
-        ("U(1000,100)", 500, 50),
-        ("dataset", None, None),
+        ("D(100,64)", (100, 64), (0.0, 0.0)),
+        ("N(480,240)/(300,150)", (480, 300), (240.0, 150.0)),
+        ("U(100,200)/(200,300)", (150, 250), (28.87, 28.87)),
+        ("U(1000,100)", (500, 50), (288.4, 28.58)),
+        ("dataset", (None, None), (0.0, 0.0)),
     ],
 )
-def test_reads_every_notation(text: str, input_tokens: int | None, output_tokens: int | None) -> None:
-    assert Scenario.parse(text) == Scenario(text, input_tokens, output_tokens)
+def test_reads_every_notation(text: str, means: tuple[int | None, int | None], deviations: tuple[float, float]) -> None:
+    scenario = Scenario.parse(text)
+    assert (scenario.text, scenario.input_tokens, scenario.output_tokens) == (text, *means)
+    assert (scenario.input_sd, scenario.output_sd) == pytest.approx(deviations, rel=1e-3)
 
 
 @pytest.mark.parametrize(

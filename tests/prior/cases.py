@@ -14,7 +14,7 @@ from tuner.prior.model_work import ModelWork
 from tuner.prior.roofline import Roofline
 
 H100 = "NVIDIA H100 80GB HBM3"
-CHAT = Traffic(input_tokens=1024, output_tokens=256, same_length=False, requests_per_user=3)
+CHAT = Traffic(input_tokens=1024, output_tokens=256, requests_per_user=3, output_sd=100)
 
 
 def work(folder: Path, name: str = "Llama-3.1-8B") -> ModelWork:

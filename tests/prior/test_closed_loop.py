@@ -10,10 +10,10 @@ import pytest
 from tuner.benchmark.measurement import METRICS
 from tuner.prior.closed_loop import REQUEST_HOST_S, STEP_HOST_S, Schedule, Traffic, closed_loop
 
-STALLING = Schedule(replicas=1, stages=1, running=1000, chunk=8192, mixes=False, shares_chunk=False, graph_batch=10_000, layers=32)
-MIXING = replace(STALLING, mixes=True, shares_chunk=True)
-FIXED = Traffic(input_tokens=1000, output_tokens=101, same_length=True, requests_per_user=4)
-VARIED = replace(FIXED, same_length=False)
+STALLING = Schedule(replicas=1, stages=1, running=1000, chunk=8192, mixes=False, graph_batch=10_000, layers=32)
+MIXING = replace(STALLING, mixes=True)
+FIXED = Traffic(input_tokens=1000, output_tokens=101, requests_per_user=4)
+VARIED = replace(FIXED, input_sd=400.0, output_sd=40.0)
 
 
 @dataclass(frozen=True)
@@ -107,3 +107,35 @@ def test_a_pipeline_gives_throughput_but_no_speed_to_one_user() -> None:
     one, many = (closed_loop(Linear(), deep, FIXED, level) for level in (1, 512))
     assert one["latency_mean_s"] == pytest.approx(closed_loop(Linear(), STALLING, FIXED, 1)["latency_mean_s"])
     assert many["output_tokens_per_s"] > closed_loop(Linear(), STALLING, FIXED, 512)["output_tokens_per_s"]
+
+
+@pytest.mark.parametrize("schedule", [STALLING, MIXING])
+def test_the_first_wave_counts_only_where_it_is_measured(schedule: Schedule) -> None:
+    """Prompts that come at once wait for each other; those that come later do not."""
+    without, with_it = (closed_loop(Linear(), schedule, replace(VARIED, first_wave=counts), 64) for counts in (False, True))
+    assert with_it["ttft_p99_s"] > 2 * without["ttft_p99_s"]
+    assert with_it["output_tokens_per_s"] == without["output_tokens_per_s"]
+
+
+@pytest.mark.parametrize("schedule", [STALLING, MIXING, replace(STALLING, running=16)])
+def test_lengths_that_vary_spread_the_times(schedule: Schedule) -> None:
+    same, varied = (closed_loop(Linear(), schedule, replace(VARIED, output_sd=sd), 64) for sd in (1.0, 40.0))
+    assert varied["latency_mean_s"] == pytest.approx(same["latency_mean_s"])
+    assert varied["latency_p99_s"] / varied["latency_mean_s"] > same["latency_p99_s"] / same["latency_mean_s"] + 0.2
+
+
+def test_prompts_of_varied_lengths_need_a_part_of_a_step_more() -> None:
+    """A prompt of 1000 tokens fits a chunk of 1000, one of 1000 on the mean in every second case."""
+    alone = [closed_loop(Linear(), replace(STALLING, chunk=1000), replace(FIXED, input_sd=sd), 1)["ttft_mean_s"] for sd in (0.0, 100.0)]
+    assert alone[1] - alone[0] == pytest.approx(0.5 * (0.01 + host(1)), rel=0.01)
+
+
+def test_a_limit_on_running_requests_that_nothing_reaches_changes_nothing() -> None:
+    tight, wide = (replace(MIXING, running=limit, graph_batch=limit, chunk=2048, layers=100) for limit in (16, 64))
+    assert closed_loop(Linear(), tight, VARIED, 16) == closed_loop(Linear(), wide, VARIED, 16)
+
+
+def test_a_server_that_only_just_keeps_up_with_prompts_decodes_beside_them() -> None:
+    metrics = closed_loop(Linear(), replace(MIXING, chunk=512), replace(VARIED, output_tokens=20), 64)
+    assert metrics["tpot_mean_s"] > 0.01
+    assert metrics["ttft_mean_s"] < metrics["latency_mean_s"]

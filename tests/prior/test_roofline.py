@@ -19,7 +19,7 @@ from tuner.prior.roofline import Roofline, RooflineSteps
 from tuner.prior.step_times import Layout
 
 DATA = Path(__file__).parent / "data"
-LONG = Traffic(input_tokens=8000, output_tokens=200, same_length=False, requests_per_user=3)
+LONG = Traffic(input_tokens=8000, output_tokens=200, requests_per_user=3, output_sd=80)
 
 
 def value(prior: Roofline, metric: str, level: int, **configuration: bool | int | float | str) -> float:
@@ -104,7 +104,7 @@ def test_directions_of_the_knobs(engine: str, metric: str, level: int, better: C
 
 
 def test_mixed_chunks_trade_the_time_between_tokens_for_the_first_one(tmp_path: Path) -> None:
-    same = Traffic(1024, 256, same_length=True, requests_per_user=3)
+    same = Traffic(1024, 256, requests_per_user=3)
     prior = roofline(tmp_path, traffic=same)
     assert value(prior, "ttft_mean_s", 64, enable_mixed_chunk=True) < value(prior, "ttft_mean_s", 64)
     assert value(prior, "tpot_mean_s", 64, enable_mixed_chunk=True) > value(prior, "tpot_mean_s", 64)

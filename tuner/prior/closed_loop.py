@@ -10,7 +10,7 @@ when another request has ended.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log, sqrt
+from math import erf, exp, hypot, log1p, sqrt
 
 from tuner.prior.step_times import StepTimes
 
@@ -32,14 +32,18 @@ class Traffic:
     Attributes:
         input_tokens: Mean length of the prompts.
         output_tokens: Mean length of the answers.
-        same_length: Whether all answers are equally long, so that requests that began together end together.
         requests_per_user: How many requests each user sends; the first ones come as a burst.
+        input_sd: Standard deviation of the length of a prompt.
+        output_sd: That of an answer; of 0, requests that began together end together.
+        first_wave: Whether times are of the first request of each user, too.
     """
 
     input_tokens: float
     output_tokens: float
-    same_length: bool
     requests_per_user: float
+    input_sd: float = 0.0
+    output_sd: float = 0.0
+    first_wave: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,6 @@ class Schedule:
         running: Most requests that one replica works on at a time, by its own limit and by its KV cache.
         chunk: Most prompt tokens of a step.
         mixes: Whether prompts are processed in the same steps as decoding; if not, decoding stands still while there are prompts.
-        shares_chunk: Whether decoding requests count against `chunk` in mixed steps.
         graph_batch: Largest batch that decodes by a CUDA graph.
         layers: Layers of the model.
     """
@@ -62,7 +65,6 @@ class Schedule:
     running: float
     chunk: float
     mixes: bool
-    shares_chunk: bool
     graph_batch: float
     layers: int
 
@@ -76,6 +78,7 @@ class _Cycle:
         first_s: Time to the first token of a request that finds no other prompt.
         burst_s: The longest time to the first token in a burst.
         steady_s: The mean time to the first token in the steady state.
+        steady_sd_s: Its standard deviation.
         stalls: Steps with prompts that a request may meet while it decodes.
         stall_s: How much longer each of them is than a step that only decodes.
     """
@@ -84,6 +87,7 @@ class _Cycle:
     first_s: float
     burst_s: float
     steady_s: float
+    steady_sd_s: float
     stalls: float
     stall_s: float
 
@@ -100,42 +104,65 @@ def closed_loop(steps: StepTimes, schedule: Schedule, traffic: Traffic, level: i
     users = level / min(schedule.replicas, level)
     running = min(users, schedule.running)
     # an engine that decodes in steps of its own ends equal requests together, and so gets their successors together
-    burst = 1.0 if traffic.same_length and not schedule.mixes else min(1.0, 1 / traffic.requests_per_user)
+    always = traffic.output_sd == 0 and not schedule.mixes
+    burst = 1.0 if always else min(1.0, 1 / traffic.requests_per_user)
     cycle = (_mixing if schedule.mixes else _stalling)(steps, schedule, traffic, running, burst)
     latency = users * cycle.length_s / running
-    waiting = latency - cycle.length_s
-    in_burst, in_steady = (cycle.first_s + cycle.burst_s) / 2, min(cycle.steady_s, cycle.length_s)
-    # with a single token the first one is the last, and users that got theirs queue up again behind the others
-    first = latency if traffic.output_tokens <= 1 else waiting + burst * in_burst + (1 - burst) * in_steady
-    after = max(1.0, traffic.output_tokens - 1)
-    tpot = max(latency - first, 0.0) / after
+    # those before one in the queue leave one after the other, each after its own answer
+    waiting_sd = sqrt(users - running) * cycle.length_s / running * traffic.output_sd / traffic.output_tokens
     metrics = {
-        "ttft_mean_s": first,
         "latency_mean_s": latency,
         "requests_per_s": level / latency,
         "input_tokens_per_s": level / latency * traffic.input_tokens,
         "output_tokens_per_s": level / latency * traffic.output_tokens,
     }
+    after = traffic.output_tokens - 1
+    if after <= 0:
+        # the first token is the last, and users that got theirs queue up again behind the others
+        metrics |= {f"ttft_{name}_s": latency for name in ("mean", *QUANTILES)}
+        tpot = 0.0
+    else:
+        metrics |= _first_tokens(cycle, latency - cycle.length_s, waiting_sd, burst if always or traffic.first_wave else 0.0)
+        tpot = max(latency - metrics["ttft_mean_s"], 0.0) / after
     # prompts of others: in a burst the first request decodes through all of them and the last through none; else their number is Poisson's
-    uneven = cycle.stall_s * cycle.stalls / 2
-    random = cycle.stall_s * sqrt(cycle.stalls)
-    first_token = 0.0
-    for name, (share, deviations) in QUANTILES.items():
-        first_token = max(first_token, latency if traffic.output_tokens <= 1 else waiting + _first_token(cycle, burst, share))
-        metrics[f"ttft_{name}_s"] = first_token
-        metrics[f"latency_{name}_s"] = latency + (1 - burst) * deviations * random
-        if tpot > 0:
-            metrics[f"tpot_{name}_s"] = tpot + (burst * (2 * share - 1) * uneven + (1 - burst) * deviations * random) / after
+    uneven = burst * cycle.stall_s * cycle.stalls / 2
+    random = (1 - burst) * cycle.stall_s * sqrt(cycle.stalls)
+    latency_sd = sqrt(random**2 + waiting_sd**2 + (tpot * traffic.output_sd) ** 2)
     if tpot > 0:
         metrics["tpot_mean_s"] = tpot
+    for name, (share, deviations) in QUANTILES.items():
+        metrics[f"latency_{name}_s"] = latency + deviations * latency_sd
+        if tpot > 0:
+            metrics[f"tpot_{name}_s"] = tpot + ((2 * share - 1) * uneven + deviations * random) / after
     return metrics
 
 
-def _first_token(cycle: _Cycle, burst: float, share: float) -> float:
-    """The time to the first token that `share` of the requests stay below: of those in a burst, which wait longest, or of the others."""
-    if share > 1 - burst:
-        return cycle.first_s + (cycle.burst_s - cycle.first_s) * (share - (1 - burst)) / burst
-    return cycle.first_s + max(0.0, cycle.steady_s - cycle.first_s) * -log(1 - share / (1 - burst) * 0.999)
+def _first_tokens(cycle: _Cycle, waiting: float, waiting_sd: float, burst: float) -> dict[str, float]:
+    """The times to the first token.
+
+    Args:
+        cycle: Of a request.
+        waiting: Mean time in the queue before it is admitted, s.
+        waiting_sd: Its standard deviation.
+        burst: Share of the requests that came in a burst; they wait longest.
+    """
+    steady = waiting + min(cycle.steady_s, cycle.length_s)
+    deviation = hypot(cycle.steady_sd_s, waiting_sd)
+    found = {"ttft_mean_s": burst * (waiting + (cycle.first_s + cycle.burst_s) / 2) + (1 - burst) * steady}
+    longest = 0.0
+    for name, (share, deviations) in QUANTILES.items():
+        if share > 1 - burst:
+            at = waiting + cycle.first_s + (cycle.burst_s - cycle.first_s) * (share - (1 - burst)) / burst
+        else:
+            at = _quantile(steady, deviation, deviations)
+        found[f"ttft_{name}_s"] = longest = max(longest, at)
+    return found
+
+
+def _quantile(mean: float, sd: float, deviations: float) -> float:
+    """Of a lognormal distribution: times to the first token have a long tail above and none below."""
+    variance = log1p((sd / mean) ** 2)
+    return mean * exp(deviations * sqrt(variance) - variance / 2)
 
 
 def _stalling(steps: StepTimes, schedule: Schedule, traffic: Traffic, running: float, burst: float) -> _Cycle:
@@ -143,18 +170,23 @@ def _stalling(steps: StepTimes, schedule: Schedule, traffic: Traffic, running: f
     decode_steps = traffic.output_tokens - 1
     ended_at_once = running / max(1.0, decode_steps)
     together = burst * running + (1 - burst) * max(1.0, ended_at_once)
-    requests, pieces, new = _portions(traffic.input_tokens, schedule.chunk, together)
+    requests, pieces, new = _portions(traffic, schedule.chunk, together)
     step = _host(steps.seconds(requests, new, (traffic.input_tokens - new) / 2, 0.0, 0.0), requests)
     prompt = step * pieces / requests
     decode = _decode(steps, schedule, traffic, running)
     # prompts pass the stages of a pipeline one behind the other
     occupied = prompt / min(schedule.stages, max(1.0, running))
     first = step * pieces
+    # others whose place became free in the same step; they come while the next one is under way
+    others = min(ended_at_once, running - 1)
+    residual = decode * (1 - 1 / running)
+    varied = prompt * traffic.input_sd / traffic.input_tokens
     return _Cycle(
         length_s=max(running * occupied, first) + decode_steps * decode,
         first_s=first,
         burst_s=max(first, running * occupied),
-        steady_s=prompt * (1 + min(ended_at_once, running - 1) / 2) + decode / 2 * (1 - 1 / running),
+        steady_s=prompt * (1 + others) + residual / 2,
+        steady_sd_s=sqrt(others * prompt**2 + (1 + others) * varied**2 + residual**2 / 12),
         stalls=running - 1,
         stall_s=occupied,
     )
@@ -163,9 +195,10 @@ def _stalling(steps: StepTimes, schedule: Schedule, traffic: Traffic, running: f
 def _mixing(steps: StepTimes, schedule: Schedule, traffic: Traffic, running: float, burst: float) -> _Cycle:
     """Prompts and decoding in the same steps (vLLM's scheduler, and SGLang's with mixed chunks)."""
     decode_steps = traffic.output_tokens - 1
-    room = max(schedule.chunk / 16, schedule.chunk - running) if schedule.shares_chunk else schedule.chunk
+    # requests that decode count against the chunk (SGLang's PrefillAdder, vLLM's token budget)
+    room = max(schedule.chunk / 16, schedule.chunk - running)
     together = burst * running + (1 - burst) * max(1.0, running / max(1.0, decode_steps))
-    requests, pieces, new = _portions(traffic.input_tokens, room, together)
+    requests, pieces, new = _portions(traffic, room, together)
     mixed_steps = running * pieces / requests
     total_steps = max(mixed_steps, decode_steps + pieces)
     beside = (running - 1) * decode_steps / total_steps
@@ -174,28 +207,46 @@ def _mixing(steps: StepTimes, schedule: Schedule, traffic: Traffic, running: flo
     mixed = _host(steps.seconds(requests, new, (traffic.input_tokens - new) / 2, beside / micro, context), requests + beside)
     occupied = mixed / micro
     plain_steps = total_steps - mixed_steps
-    rest = max(1.0, (running * decode_steps - mixed_steps * beside) / max(1.0, plain_steps))
+    rest = min(running, max(1.0, (running * decode_steps - mixed_steps * beside) / max(1.0, plain_steps)))
     plain = _decode(steps, schedule, traffic, rest) if plain_steps else occupied
-    first = pieces * mixed
-    length = max(first, mixed_steps * occupied + plain_steps * plain)
-    # what a request does not decode in, it waits in; and it comes while a step is under way, unless it is alone
-    steady = max(first, length * (1 - decode_steps / total_steps)) + plain / 2 * (1 - 1 / running)
+    length = max(pieces * mixed, mixed_steps * occupied + plain_steps * plain)
+    # in the steady state prompts come one by one, or as many as there are ends of answers in a step
+    few, _, _ = _portions(traffic, room, max(1.0, running / max(1.0, decode_steps)))
+    alone = _host(steps.seconds(few, new, (traffic.input_tokens - new) / 2, beside / micro, context), few + beside)
+    first = pieces * alone
+    # mean value analysis of a closed queue: who comes finds as many prompts as others have on the mean, the first one half done
+    varied = min(1.0, (traffic.input_sd / traffic.input_tokens) ** 2)
+    busy = min(running * pieces / few / total_steps, 1.0)
+    queue = first / few * (1 / (1 - busy * (1 - 1 / running) * (1 + varied) / 2) - 1)
+    # a request comes while a step is under way, unless it is alone; what it does not decode in, it waits in
+    residual = (busy * alone + (1 - busy) * plain) * (1 - 1 / running)
+    waits = length * (1 - decode_steps / total_steps)
+    steady = max(waits, min(first + queue, length - decode_steps * plain)) + residual / 2
     return _Cycle(
         length_s=length,
         first_s=first,
-        burst_s=max(first, mixed_steps * occupied),
+        burst_s=max(pieces * mixed, mixed_steps * occupied),
         steady_s=steady,
+        steady_sd_s=sqrt(first**2 * varied + queue**2 * (2 / busy - 1) + residual**2 / 12),
         stalls=max(0.0, mixed_steps - pieces) * decode_steps / total_steps,
         stall_s=max(0.0, occupied - plain),
     )
 
 
-def _portions(prompt: float, chunk: float, together: float) -> tuple[float, int, float]:
+def _portions(traffic: Traffic, chunk: float, together: float) -> tuple[float, float, float]:
     """How prompts are cut into steps: requests in one step, steps of one request, and tokens of a request in a step."""
-    if prompt > chunk:
-        pieces = ceil(prompt / chunk)
-        return 1.0, pieces, prompt / pieces
-    return max(1.0, min(chunk / prompt, together)), 1, prompt
+    prompt = traffic.input_tokens
+    # the expected value of a normal length over the chunk, rounded up
+    pieces, whole = 1.0, chunk
+    while whole < prompt + 3 * traffic.input_sd and pieces < prompt:
+        pieces += _share_above(whole, prompt, traffic.input_sd)
+        whole += chunk
+    return max(1.0, min(chunk / prompt, together)), pieces, prompt / pieces
+
+
+def _share_above(bound: float, mean: float, deviation: float) -> float:
+    """Of a normal distribution."""
+    return 0.5 * (1 + erf((mean - bound) / deviation / sqrt(2))) if deviation else float(mean > bound)
 
 
 def _decode(steps: StepTimes, schedule: Schedule, traffic: Traffic, running: float) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tuner.benchmark.scenario import Scenario
+from tuner.benchmark.window import MIN_WAVES
 from tuner.feasibility.memory import GIB
 from tuner.feasibility.rules import RULES
 from tuner.gpus import Gpu
@@ -67,4 +68,6 @@ def traffic_of(workload: Workload) -> Traffic | None:
     scenario = Scenario.parse(workload.scenario)
     if scenario.input_tokens is None or scenario.output_tokens is None:
         return None
-    return Traffic(scenario.input_tokens, scenario.output_tokens, scenario.text.startswith("D"), workload.requests_per_user)
+    each = workload.requests_per_user
+    # a first wave that is slower than the others is left out where there are others (`tuner.benchmark.window.slow_start`)
+    return Traffic(scenario.input_tokens, scenario.output_tokens, each, scenario.input_sd, scenario.output_sd, first_wave=each < MIN_WAVES)

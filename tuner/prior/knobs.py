@@ -73,7 +73,7 @@ def _sglang(rules: EngineRules, full: Configuration, work: ModelWork, memory_gib
     mixes = full.get("enable_mixed_chunk") is True
     # with this older spelling dp_size divides the GPUs of tp_size
     replicas = 1 if full.get("enable_dp_attention") is True else size(full, rules.dp)
-    return Schedule(replicas, pp, running, chunk, mixes, False, graph, work.layers)
+    return Schedule(replicas, pp, running, chunk, mixes, graph, work.layers)
 
 
 def _vllm(rules: EngineRules, full: Configuration, work: ModelWork, memory_gib: float, traffic: Traffic) -> Schedule | None:
@@ -95,7 +95,7 @@ def _vllm(rules: EngineRules, full: Configuration, work: ModelWork, memory_gib: 
     if running is None:
         return None
     mixes = full.get("enable_chunked_prefill") is not False
-    return Schedule(size(full, rules.dp), size(full, rules.pp), running, chunk, mixes, True, graph, work.layers)
+    return Schedule(size(full, rules.dp), size(full, rules.pp), running, chunk, mixes, graph, work.layers)
 
 
 def _weights(rules: EngineRules, full: Configuration, work: ModelWork) -> float:
