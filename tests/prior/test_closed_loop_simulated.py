@@ -25,7 +25,9 @@ TOLERANCES = {
     "ttft_mean_s": 0.30,
     "ttft_p99_s": 0.25,
 }
+ROUGH = {"output_tokens_per_s": 0.06, "tpot_mean_s": 0.06, "latency_p99_s": 0.07, "ttft_mean_s": 0.45, "ttft_p99_s": 0.45}
 TRAFFIC = Traffic(PROMPT[0], ANSWER[0], PER_USER, PROMPT[1], ANSWER[1])
+SAME = Traffic(PROMPT[0], ANSWER[0], PER_USER)
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,18 @@ def steps() -> StepTimes:
 @pytest.mark.parametrize("running", [8, 64])
 @pytest.mark.parametrize("chunk", [512, 2048, 8192])
 @pytest.mark.parametrize("mixes", [False, True])
-def test_agrees_with_a_simulated_scheduler(users: int, running: int, chunk: int, mixes: bool) -> None:
+@pytest.mark.parametrize("traffic", [TRAFFIC, SAME])
+def test_agrees_with_a_simulated_scheduler(users: int, running: int, chunk: int, mixes: bool, traffic: Traffic) -> None:
     server = Server(running, chunk, mixes, conservativeness=1.0, graph_batch=512, kv_tokens=10**7)
     host = Host(STEP_HOST_S + REQUEST_HOST_S * min(users, running))
     requests = 8 * PER_USER * users
-    trace = simulate(steps(), server, host, lengths(SCENARIO, 0), users, requests, 1e9)
+    trace = simulate(
+        steps(), server, host, lengths(SCENARIO if traffic.output_sd else f"D({PROMPT[0]},{ANSWER[0]})", 0), users, requests, 1e9
+    )
     measured = measure(Level("requests", trace.duration_s, trace.requests), Load(SCENARIO, users, requests, 1e9, 1e9))
     schedule = Schedule(1, 1, running, chunk, mixes, graph_batch=512, layers=32)
-    predicted = closed_loop(Linear(), schedule, TRAFFIC, users)
-    for metric, tolerance in TOLERANCES.items():
+    predicted = closed_loop(Linear(), schedule, traffic, users)
+    # equal requests stay together in groups that the closed form knows only roughly
+    rough = mixes and not traffic.output_sd
+    for metric, tolerance in (TOLERANCES | (ROUGH if rough else {})).items():
         assert predicted[metric] == pytest.approx(measured.metric(metric), rel=tolerance), metric

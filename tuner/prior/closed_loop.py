@@ -124,9 +124,10 @@ def closed_loop(steps: StepTimes, schedule: Schedule, traffic: Traffic, level: i
     else:
         metrics |= _first_tokens(cycle, latency - cycle.length_s, waiting_sd, burst if always or traffic.first_wave else 0.0)
         tpot = max(latency - metrics["ttft_mean_s"], 0.0) / after
-    # prompts of others: in a burst the first request decodes through all of them and the last through none; else their number is Poisson's
+    # prompts of others: in a burst the first request decodes through all of them and the last through none; else their number is Poisson's,
+    # or each user's one where all answers are equally long
     uneven = burst * cycle.stall_s * cycle.stalls / 2
-    random = (1 - burst) * cycle.stall_s * sqrt(cycle.stalls)
+    random = (1 - burst) * cycle.stall_s * sqrt(cycle.stalls) if traffic.output_sd else 0.0
     latency_sd = sqrt(random**2 + waiting_sd**2 + (tpot * traffic.output_sd) ** 2)
     if tpot > 0:
         metrics["tpot_mean_s"] = tpot
@@ -197,7 +198,9 @@ def _mixing(steps: StepTimes, schedule: Schedule, traffic: Traffic, running: flo
     decode_steps = traffic.output_tokens - 1
     # requests that decode count against the chunk (SGLang's PrefillAdder, vLLM's token budget)
     room = max(schedule.chunk / 16, schedule.chunk - running)
-    together = burst * running + (1 - burst) * max(1.0, running / max(1.0, decode_steps))
+    at_once = max(1.0, running / max(1.0, decode_steps))
+    # equal requests that begin in one step end in one step, and come together again
+    together = running if traffic.output_sd == 0 else burst * running + (1 - burst) * at_once
     requests, pieces, new = _portions(traffic, room, together)
     mixed_steps = running * pieces / requests
     total_steps = max(mixed_steps, decode_steps + pieces)
@@ -211,13 +214,13 @@ def _mixing(steps: StepTimes, schedule: Schedule, traffic: Traffic, running: flo
     plain = _decode(steps, schedule, traffic, rest) if plain_steps else occupied
     length = max(pieces * mixed, mixed_steps * occupied + plain_steps * plain)
     # in the steady state prompts come one by one, or as many as there are ends of answers in a step
-    few, _, _ = _portions(traffic, room, max(1.0, running / max(1.0, decode_steps)))
+    few = requests if traffic.output_sd == 0 else _portions(traffic, room, at_once)[0]
     alone = _host(steps.seconds(few, new, (traffic.input_tokens - new) / 2, beside / micro, context), few + beside)
     first = pieces * alone
-    # mean value analysis of a closed queue: who comes finds as many prompts as others have on the mean, the first one half done
+    # mean value analysis of a closed queue: who comes finds as many steps with prompts as others have on the mean, the first one half done
     varied = min(1.0, (traffic.input_sd / traffic.input_tokens) ** 2)
     busy = min(running * pieces / few / total_steps, 1.0)
-    queue = first / few * (1 / (1 - busy * (1 - 1 / running) * (1 + varied) / 2) - 1)
+    queue = first * (1 / (1 - busy * (1 - few / running) * (1 + varied) / 2) - 1)
     # a request comes while a step is under way, unless it is alone; what it does not decode in, it waits in
     residual = (busy * alone + (1 - busy) * plain) * (1 - 1 / running)
     waits = length * (1 - decode_steps / total_steps)
