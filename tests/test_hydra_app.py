@@ -8,7 +8,8 @@ import pytest
 from omegaconf import DictConfig
 
 from tests.composing import experiment, run, work
-from tuner.hydra_app import option, quote_scenario, run_app, split, with_stand_in
+from tuner.errors import ConfigError
+from tuner.hydra_app import option, quote_scenario, refuse_overruled, run_app, split, with_stand_in
 
 __all__ = ["work"]
 
@@ -25,6 +26,18 @@ def test_jobs_know_their_overrides_as_they_were_given() -> None:
     seen: list[list[str]] = []
     run_app(lambda config, overrides: seen.append(overrides), ["-m", "sampler=tpe,random", "study_name=x-${sampler.name}"])
     assert [overrides[0] for overrides in seen] == ["sampler=tpe", "sampler=random"]
+
+
+@pytest.mark.parametrize("arguments", [["+experiment=llama1b", "objectives=goodput"], ["+experiment=replay_demo"], ["objectives.0.at=4"]])
+def test_objectives_of_the_command_line_that_count(arguments: list[str], work: Path) -> None:
+    run_app(refuse_overruled, arguments)
+
+
+def test_objectives_that_an_experiment_overrules_are_refused(work: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^objectives=goodput: the experiment has a list `objectives` of its own[^\n]*single keys, as in [^\n]*$"
+    ):
+        run_app(refuse_overruled, ["+experiment=replay_demo", "objectives=goodput"])
 
 
 class TestSplit:

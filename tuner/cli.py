@@ -97,7 +97,7 @@ def dispatch(arguments: list[str]) -> int:
         return 0
 
     from tuner.host import nvidia_device
-    from tuner.hydra_app import plain, run_app, split, with_stand_in
+    from tuner.hydra_app import plain, refuse_overruled, run_app, split, with_stand_in
 
     options, words = split(arguments)
     verb, overrides = _verb(words)
@@ -115,6 +115,7 @@ def dispatch(arguments: list[str]) -> int:
     def job(config: DictConfig, overrides: list[str]) -> None:
         # one job's error must not end the others of a multirun
         try:
+            refuse_overruled(config, overrides)
             composed = plain(config)
             if (name := str(composed.get("study_name"))) in studies:
                 example = f"'study_name={name}-${{sampler.name}}'"

@@ -58,6 +58,12 @@ def options(group: str) -> list[str]:
     return sorted({path.stem for folder in (CONF, Path.cwd() / "conf") for path in (folder / group).glob("*.yaml")})
 
 
+def content(group: str, option: str) -> dict[str, Any]:
+    """What an option of a group sets; empty where there is no such file."""
+    found = (folder / group / f"{option}.yaml" for folder in (CONF, Path.cwd() / "conf"))
+    return next((yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in found if path.is_file()), {})
+
+
 def keys(*overrides: str) -> list[str]:
     """All dotted keys of a composition; those of the defaults where `overrides` do not compose."""
     try:

@@ -17,7 +17,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tuner.composition import CONF, VERSION_BASE, UserConf, compose
+from tuner.composition import CONF, VERSION_BASE, UserConf, compose, content
 from tuner.errors import ConfigError
 from tuner.hydra_errors import explain
 
@@ -63,6 +63,23 @@ def run_app(task: Callable[[DictConfig, list[str]], None], arguments: list[str])
                 raise
             # not only ERRORS: Hydra has a bare TypeError or ValueError for some wrong command lines
             raise ConfigError(explain(error, arguments)) from error
+
+
+def refuse_overruled(config: DictConfig, overrides: list[str]) -> None:
+    """Refuses `objectives=NAME` beside an experiment with a list of its own: Hydra would put that one in its place without a word.
+
+    Raises:
+        ConfigError: that is so.
+    """
+    chosen = next((word.partition("=")[2] for word in overrides if re.fullmatch(r"objectives=[\w-]+", word)), None)
+    if chosen is None or any(word.startswith("objectives.") for word in overrides):
+        return
+    wanted = content("objectives", chosen).get("objectives")
+    if wanted and wanted != OmegaConf.to_container(config.objectives, resolve=False):
+        raise ConfigError(
+            f"objectives={chosen}: the experiment has a list `objectives` of its own, which counts instead; remove it there, or change "
+            "single keys, as in objectives.0.metric=..."
+        )
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
