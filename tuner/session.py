@@ -152,15 +152,13 @@ class _Run:
         self._stack.enter_context(self._display.following(self._ledger))
         return Rig(self._gate, self._engine, self._backend, benchmark, settings.workload), pages
 
-    def to_the_end(self) -> Verdict | None:
-        """Deploys what is missing, and says what it has shown; None where nothing is to be confirmed or compared."""
+    def to_the_end(self) -> Verdict:
+        """Deploys what is missing, says what it has shown, and writes the report."""
         settings, defaults = self._ledger.settings, self._engine.defaults
         if self._ledger.remaining or self._ledger.take_over():
             why = reason_to_end(self._ledger, wall_s=0.0) or self._search()
             if why is not None:
                 self._display.notice(f"The study ends: {why}.")
-        if not settings.confirm.repeats and not settings.control.random:
-            return None
         confirmation = Confirmation(self._ledger, defaults)
         control = open_control(self._ledger, defaults) if settings.control.random else None
         with self._display.aside():

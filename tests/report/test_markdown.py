@@ -139,18 +139,13 @@ def test_noise_that_nothing_has_shown_is_assumed(tmp_path: Path) -> None:
     assert "± 3% |" in front
 
 
-def test_a_control_arm_alone_recommends_what_a_study_without_it_does(tmp_path: Path) -> None:
-    plain = Study(tmp_path, gaining(1.25, 1.25), trials=12, confirm={"repeats": 0}).search()
-    console = Console(file=StringIO(), width=200, highlight=False)
-    summary.show(plain.ledger, EngineDouble(World()), BackendDouble(World()), console)
-    assert isinstance(console.file, StringIO)
-    best = [line for line in console.file.getvalue().splitlines() if line.startswith(("Best ", "  serve"))]
-    assert len(best) == 4
-    text = shown(plain)
-    assert [line for line in text.splitlines() if line.startswith(("Best ", "  serve"))] == best
+def test_without_a_confirmation_the_best_are_told(tmp_path: Path) -> None:
+    study = Study(tmp_path, gaining(1.25, 1.25), trials=12, confirm={"repeats": 0}).search()
+    text = shown(study)
+    assert len([line for line in text.splitlines() if line.startswith(("Best ", "  serve"))]) == 4
     assert "measured once and not confirmed" in text
     assert "eep the defaults" not in text
-    assert "engine's defaults:" not in section(report(plain), "Launch")
+    assert "engine's defaults:" not in section(report(study), "Launch")
 
 
 def test_a_study_that_keeps_the_defaults(tmp_path: Path) -> None:

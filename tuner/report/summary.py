@@ -19,8 +19,8 @@ from tuner.storage import shown
 from tuner.study import Ledger
 
 
-def show(ledger: Ledger, engine: Engine, backend: Backend, console: Console, verdict: Verdict | None = None) -> None:
-    """Prints the result of the study as it stands; the launch commands are those of the verdict where there is one."""
+def show(ledger: Ledger, engine: Engine, backend: Backend, console: Console, verdict: Verdict) -> None:
+    """Prints the result of the study; the launch commands are those of the verdict, or of the front where nothing is confirmed."""
     settings, finished = ledger.settings, ledger.finished
     measured = [trial for trial in finished if trial.values is not None]
     console.print()
@@ -31,21 +31,15 @@ def show(ledger: Ledger, engine: Engine, backend: Backend, console: Console, ver
         console.print(front_table(ledger, f"Study {settings.study_name}: Pareto front and the engine's defaults"))
     counts = Counter(trial.user_attrs.get("outcome") for trial in finished)
     outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("measured", "pruned", "infeasible") if counts[outcome])
-    for line in (
-        f"{len(finished)} of {settings.trials} trials: {outcomes}",
-        *(_remarks(ledger) if verdict is None else ()),
-    ):
+    for line in (f"{len(finished)} of {settings.trials} trials: {outcomes}", "", *words.lines(ledger, verdict)):
         console.print(Text(line), soft_wrap=True)
-    if verdict is not None:
-        for line in ("", *words.lines(ledger, verdict)):
-            console.print(Text(line), soft_wrap=True)
-    for sentence, trial in _recommended(ledger, verdict) if verdict is not None and settings.confirm.repeats else _best(ledger):
+    for sentence, trial in _recommended(ledger, verdict) if settings.confirm.repeats else _best(ledger):
         console.print(Text(f"\n{sentence}"))
         launch = backend.launch_text(engine.launch(configuration(trial), ""))
         # a manifest ends with a word that a shell expects at the beginning of a line
         console.print(Text(launch if "\n" in launch else f"  {launch}"), soft_wrap=True)
-    report = f"Report: {settings.study_folder}/report.md    " if verdict is not None else ""
-    kept = f"{report}Logs and raw results: {settings.study_folder}/    Storage: {shown(settings.storage.url)}"
+    folder = settings.study_folder
+    kept = f"Report: {folder}/report.md    Logs and raw results: {folder}/    Storage: {shown(settings.storage.url)}"
     console.print(Text(f"\n{kept}"), soft_wrap=True)
     console.print(Text(f"Browse: {shlex.join(_dashboard_command(settings))}"), soft_wrap=True)
 
@@ -58,18 +52,6 @@ def _dashboard_command(settings: Settings) -> list[str]:
         *([f"folder={folder}"] if folder != Settings.model_fields["folder"].default else []),
         *([f"storage.url={url}"] if url != f"sqlite:///{folder}/tuner.db" else []),
     ]
-
-
-def _remarks(ledger: Ledger) -> list[str]:
-    """What the table does not show: no front, no default."""
-    lines = []
-    if not ledger.front:
-        slos = ", ".join(slo.label(ledger.settings.workload.levels) for slo in ledger.settings.constraints)
-        lines.append(f"None of them meets the constraints ({slos}); loosen them, or widen the space")
-    if ledger.default is None:
-        reason = next((t.user_attrs["reason"] for t in ledger.finished if t.user_attrs.get("default") and "reason" in t.user_attrs), None)
-        lines.append(f"The engine's defaults were not measured{f': {reason}' if reason else ''}")
-    return lines
 
 
 def _recommended(ledger: Ledger, verdict: Verdict) -> list[tuple[str, FrozenTrial]]:
