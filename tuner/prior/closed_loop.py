@@ -10,7 +10,7 @@ when another request has ended.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import erf, exp, hypot, log1p, sqrt
+from math import ceil, erf, exp, hypot, log1p, sqrt
 
 from tuner.prior.step_times import StepTimes
 
@@ -238,18 +238,19 @@ def _mixing(steps: StepTimes, schedule: Schedule, traffic: Traffic, running: flo
 
 def _portions(traffic: Traffic, chunk: float, together: float) -> tuple[float, float, float]:
     """How prompts are cut into steps: requests in one step, steps of one request, and tokens of a request in a step."""
-    prompt = traffic.input_tokens
+    prompt, most = traffic.input_tokens, 3 * traffic.input_sd
     # the expected value of a normal length over the chunk, rounded up
-    pieces, whole = 1.0, chunk
-    while whole < prompt + 3 * traffic.input_sd and pieces < prompt:
-        pieces += _share_above(whole, prompt, traffic.input_sd)
-        whole += chunk
+    sure = max(0, ceil((prompt - most) / chunk) - 1)
+    pieces, bound = 1.0 + sure, (sure + 1) * chunk
+    while bound < prompt + most:
+        pieces += _share_above(bound, prompt, traffic.input_sd)
+        bound += chunk
     return max(1.0, min(chunk / prompt, together)), pieces, prompt / pieces
 
 
 def _share_above(bound: float, mean: float, deviation: float) -> float:
     """Of a normal distribution."""
-    return 0.5 * (1 + erf((mean - bound) / deviation / sqrt(2))) if deviation else float(mean > bound)
+    return 0.5 * (1 + erf((mean - bound) / deviation / sqrt(2)))
 
 
 def _decode(steps: StepTimes, schedule: Schedule, traffic: Traffic, running: float) -> float:
