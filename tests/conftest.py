@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -29,8 +30,16 @@ def fake_server() -> Iterator[FakeServer]:
         yield server
 
 
+DOCKER = re.compile("daemon|docker|standin_studies")
+"""In the path of a test, or the name of one of its fixtures: what the Docker daemon runs."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the tests that need a GPU, unless they are asked for."""
-    if "gpu" in config.getoption("markexpr"):
-        return
-    items[:] = [item for item in items if item.get_closest_marker("gpu") is None]
+    """Leaves out the tests that need a GPU, unless they are asked for, and keeps together what must not run side by side."""
+    if "gpu" not in config.getoption("markexpr"):
+        items[:] = [item for item in items if item.get_closest_marker("gpu") is None]
+    for item in items:
+        path = item.nodeid.partition("::")[0]
+        # tests of the daemon look at all that it runs; those of a file share what it takes long to make
+        docker = any(map(DOCKER.search, (path, *getattr(item, "fixturenames", ()))))
+        item.add_marker(pytest.mark.xdist_group("docker" if docker else path))

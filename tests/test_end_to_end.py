@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from tests.user import DEADLINE_S, wait_until
 from tests.warm_tuner import WarmRun
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def in_trial(run: WarmRun, number: int) -> Callable[[], bool]:

@@ -14,6 +14,9 @@ import optuna
 import psutil
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.errors import NotReadyError
+from tuner.storage import open_storage
+
 QUICK = (
     "engine.model=nano",
     "workload.scenario=D(20,8)",
@@ -64,10 +67,10 @@ class Run:
             return []
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            study = optuna.load_study(storage=f"sqlite:///{database}", study_name=study)
-        except (KeyError, ValueError, optuna.exceptions.StorageInternalError):
+            opened = optuna.load_study(storage=open_storage(f"sqlite:///{database}"), study_name=study)
+        except (KeyError, ValueError, NotReadyError, optuna.exceptions.StorageInternalError):
             return []  # not created yet
-        return study.get_trials(states=states or None)
+        return opened.get_trials(states=states or None)
 
     def finished(self) -> list[FrozenTrial]:
         return [t for t in self.trials(TrialState.COMPLETE, TrialState.PRUNED) if t.user_attrs.get("outcome") != "refused"]

@@ -40,13 +40,21 @@ def open_companion(ledger: Ledger, part: str, defaults: Mapping[str, Value], **c
     return Ledger(settings.model_copy(update=own | changes), ledger.study._storage, defaults, planned=True)
 
 
+def has_companion(ledger: Ledger, part: str) -> bool:
+    """Whether the companion of a study exists."""
+    name = f"{ledger.settings.study_name}.{part}"
+    return any(study.study_name == name for study in ledger.study._storage.get_all_studies())
+
+
 def ask_again(companion: Ledger, trial: FrozenTrial, attributes: Mapping[str, Any]) -> Asked:
     """Asks the companion for the configuration of one of the study's trials."""
     return companion.again(configuration(trial), bool(trial.user_attrs.get("default")), attributes)
 
 
-def settled(companion: Ledger, **attributes: Any) -> list[FrozenTrial]:
+def settled(companion: Ledger | None, **attributes: Any) -> list[FrozenTrial]:
     """The ended trials of the companion that have these attributes, in their order; those that the user broke off are none."""
+    if companion is None:
+        return []
     ended = companion.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
     found = [trial for trial in ended if all(trial.user_attrs.get(key) == value for key, value in attributes.items())]
     return [trial for trial in found if trial.user_attrs.get("outcome") in ("measured", "infeasible", "failed")]

@@ -41,7 +41,7 @@ class Change:
     hours: float
 
 
-def default_series(ledger: Ledger, companion: Ledger) -> list[FrozenTrial]:
+def default_series(ledger: Ledger, companion: Ledger | None) -> list[FrozenTrial]:
     """The measured trials of the defaults during the search, in their order: that of the study, and those of the drift checks."""
     repeats = [trial for trial in settled(companion, purpose=DRIFT) if trial.values is not None]
     return [*([ledger.default] if ledger.default else []), *repeats]
@@ -94,7 +94,7 @@ def latest_change(ledger: Ledger, companion: Ledger) -> Change | None:
     return _greatest(changes)
 
 
-def trend(ledger: Ledger, companion: Ledger) -> Change | None:
+def trend(ledger: Ledger, companion: Ledger | None) -> Change | None:
     """The greatest significant trend of the defaults over the time of the study, as the change from its beginning to its end; None
     without one.
 
@@ -117,7 +117,7 @@ def trend(ledger: Ledger, companion: Ledger) -> Change | None:
     return _greatest(changes)
 
 
-def noise_of_defaults(ledger: Ledger, companion: Ledger) -> tuple[Variance, ...]:
+def noise_of_defaults(ledger: Ledger, companion: Ledger | None) -> tuple[Variance, ...]:
     """What the search has shown of the noise between runs of one configuration, by objective.
 
     From the repeated measurements of the defaults (neighbours in time, so that drift does not count) and, as long as these are few,

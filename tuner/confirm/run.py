@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.confirm.companion import CONFIRM, ask_again, course, given_up, open_companion, prior, settled
+from tuner.confirm.companion import CONFIRM, ask_again, course, given_up, has_companion, open_companion, prior, settled
 from tuner.confirm.drift import noise_of_defaults
 from tuner.confirm.finalists import Finalists, choose
 from tuner.confirm.race import DEFAULT, FIRST_LOOK, FUTILE, Race, Standing
@@ -54,7 +54,14 @@ class Confirmation:
 
     def __init__(self, ledger: Ledger, defaults: Mapping[str, Value]) -> None:
         self.ledger = ledger
-        self.companion = open_companion(ledger, CONFIRM, defaults)
+        self._defaults = defaults
+
+    @cached_property
+    def companion(self) -> Ledger | None:
+        """What was repeated; None where nothing was and nothing will be: the dashboard would show an empty study."""
+        if not self.ledger.settings.confirm.repeats and not has_companion(self.ledger, CONFIRM):
+            return None
+        return open_companion(self.ledger, CONFIRM, self._defaults)
 
     @cached_property
     def finalists(self) -> Finalists:
@@ -110,16 +117,18 @@ class Confirmation:
     def run(self, rig: Rig, progress: Progress, pages: Pages) -> None:
         """Deploys what is missing. Arguments and errors: see `runner.run_trials`."""
         patience = Patience(self.ledger.settings.max_consecutive_failures, measured=True)
-        self.companion.recover()
+        companion = self.companion
+        assert companion is not None, "there are repeats"
+        companion.recover()
         while self.race is not None and (slot := self.rounds().missing) is not None:
-            if self.companion.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if companion.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 progress.notice("Another process is confirming the finalists of this study; the result will be there when it has ended.")
                 return
             number, arm = slot
             name = "the defaults" if arm == DEFAULT else f"trial #{self.arms[arm].number}"
             progress.notice(f"Confirmation, round {number + 1} of at most {self.race.rounds}: {name} again")
-            asked = ask_again(self.companion, self.arms[arm], {"purpose": CONFIRM, "race": self.key, "round": number, "arm": arm})
-            run_trial(self.companion, rig, progress, pages, patience, asked, course(self.companion, asked))
+            asked = ask_again(companion, self.arms[arm], {"purpose": CONFIRM, "race": self.key, "round": number, "arm": arm})
+            run_trial(companion, rig, progress, pages, patience, asked, course(companion, asked))
 
     def rounds(self) -> Rounds:
         """What the race has measured so far.
