@@ -34,6 +34,7 @@ DOCKER = re.compile("daemon|docker|standin_studies")
 """In the path of a test, or the name of one of its fixtures: what the Docker daemon runs."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out the tests that need a GPU, unless they are asked for, and keeps together what must not run side by side."""
     if "gpu" not in config.getoption("markexpr"):

@@ -117,8 +117,8 @@ class Confirmation:
     def run(self, rig: Rig, progress: Progress, pages: Pages) -> None:
         """Deploys what is missing. Arguments and errors: see `runner.run_trials`."""
         patience = Patience(self.ledger.settings.max_consecutive_failures, measured=True)
-        companion = self.companion
-        assert companion is not None, "there are repeats"
+        if (companion := self.companion) is None:
+            return
         companion.recover()
         while self.race is not None and (slot := self.rounds().missing) is not None:
             if companion.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
