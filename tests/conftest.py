@@ -30,7 +30,7 @@ def fake_server() -> Iterator[FakeServer]:
         yield server
 
 
-DOCKER = re.compile("daemon|docker|standin_studies")
+DOCKER = re.compile("daemon|docker|doctor|standin_studies")
 """In the path of a test, or the name of one of its fixtures: what the Docker daemon runs."""
 
 
