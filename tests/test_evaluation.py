@@ -100,8 +100,8 @@ class TestGoodput:
     [
         (4, {"client_bound": True}, "output_tokens_per_s@4: client-bound, at 4 users the load generator set the pace and not the server"),
         (4, {"cache_reuse": 0.4}, "output_tokens_per_s@4: at 4 users the prompt cache answered 40% of the prompts beyond what they share"),
-        (1, {"completed": 99}, "latency_p99_s@1: 99 requests are too few for this percentile"),
-        (1, {"completed": 103, "warmup_excluded": 4}, "latency_p99_s@1: 99 requests are too few for this percentile"),
+        (1, {"completed": 99}, "latency_p99_s@1: too few requests for this percentile"),
+        (1, {"completed": 103, "warmup_excluded": 4}, "latency_p99_s@1: too few requests for this percentile"),
     ],
 )
 def test_what_casts_doubt_on_a_value_is_told(level: int, changes: dict[str, Any], doubt: str, tmp_path: Path) -> None:
