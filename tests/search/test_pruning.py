@@ -79,6 +79,17 @@ def hopeful(done: list[tuple[Server, str | None]]) -> list[str | None]:
     return found
 
 
+def test_a_level_that_decides_comes_first_although_it_was_always_run_last(tmp_path: Path) -> None:
+    def shown(late: float) -> dict[int, Measurement]:
+        return {each: measurement(each, ttft=timing(late if each == 64 else 0.1), duration_s=float(each)) for each in LEVELS}
+
+    pruner = Pruner(study(tmp_path))
+    pruner.learn([seen(0, shown(late=0.4))])
+    assert pruner.course(1, NOISE).next_level({}) == 16, "it is the cheaper one"
+    pruner.learn([seen(number, shown(late=0.4 if number == 0 else 2.0)) for number in range(9)])
+    assert pruner.course(1, NOISE).next_level({}) == 64
+
+
 @pytest.mark.parametrize("order", ["auto", "up", "down"])
 def test_without_noise_no_member_of_the_front_is_stopped_and_most_others_are(tmp_path: Path, order: str) -> None:
     rng = np.random.default_rng(1)

@@ -35,20 +35,20 @@ def test_what_stops_most_trials_a_second_comes_first() -> None:
     order = Order("auto", LEVELS, {16, 64})
     order.learn({4: 9.0, 16: 10.0, 64: 15.0, 256: 90.0}, None)
     for _ in range(4):
-        order.learn({16: 10.0, 64: 15.0}, True)  # the last level is the one that has shown it
+        order.learn({16: 10.0, 64: 15.0}, {64})
     assert course(order)[:2] == [64, 16]
 
 
 def test_a_level_that_costs_more_than_it_can_bring_is_not_tried_first() -> None:
     order = Order("auto", LEVELS, {16, 256})
     order.learn({16: 1.0, 256: 100.0}, None)
-    for stopped in (True, False) * 10:
-        order.learn({16: 1.0}, stopped)
+    for ends in ({16}, set()) * 10:
+        order.learn({16: 1.0}, ends)
     assert course(order)[0] == 16
 
 
 @pytest.mark.parametrize("kind", ["auto", "up", "down"])
 def test_levels_beside_those_of_the_workload_do_not_matter(kind: str) -> None:
     order = Order(kind, (4, 16), {4})  # type: ignore[arg-type]
-    order.learn({4: 1.0, 16: 2.0, 11: 1.5}, False)  # as bisection for goodput adds them
+    order.learn({4: 1.0, 16: 2.0, 11: 1.5}, ())  # as bisection for goodput adds them
     assert sorted(course(order)) == [4, 16]

@@ -48,7 +48,7 @@ class Pruner:
             if not trial.curve:
                 continue
             seconds = {level: shown.duration_s for level, shown in trial.curve.items()}
-            self.order.learn(seconds, None if trial.default else trial.outcome == "pruned")
+            self.order.learn(seconds, None if trial.default else self._ends(trial))
             self._peers.add(trial.number, self.trace(trial.curve, trial.gpus))
             if trial.outcome == "measured":
                 candidates = np.append(self._front, len(self._peers.numbers) - 1)
@@ -56,6 +56,13 @@ class Pruner:
                 if (missed_by := float(self._goals.violation(self._peers.values[-1:])[0])) < self._missed_by:
                     self._nearest, self._missed_by = trial.number, missed_by
         self._known = len(seen)
+
+    def _ends(self, trial: Seen) -> set[int]:
+        """The levels each of which alone would have shown that a trial is hopeless, so that a level is known that was always run last."""
+        if self._settings.pruner.order != "auto":
+            return set()
+        noise = self._settings.noise
+        return {level for level, shown in trial.curve.items() if self.hopeless(self.trace({level: shown}, trial.gpus), noise)}
 
     def trace(self, curve: Curve, gpus: int) -> Trace:
         """A trial as objectives and SLOs see it."""

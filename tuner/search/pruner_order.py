@@ -11,8 +11,7 @@ class Order:
 
     `auto` treats the levels as tests of which any may end the trial: the cheapest sequence of those has falling ratios of the chance to end
     it to the cost (Mitten 1960, J. Industrial Engineering 11). What levels cost, the trials before have shown. The chance is that of the
-    trials that came as far as the level, with Jeffreys' prior: one that was not tried yet has one half, and gets its try unless it costs
-    too much.
+    trials that ran the level, with Jeffreys' prior: one that was not tried yet has one half, and gets its try unless it costs too much.
 
     Args:
         kind: `up`, `down` or `auto`.
@@ -29,18 +28,17 @@ class Order:
         self._runs = dict.fromkeys(levels, 0)
         self._seconds = dict.fromkeys(levels, 0.0)
 
-    def learn(self, seconds: Mapping[int, float], stopped: bool | None) -> None:
+    def learn(self, seconds: Mapping[int, float], ends: Collection[int] | None) -> None:
         """Takes over one trial.
 
         Args:
-            seconds: Duration of its levels, in the order in which they were run.
-            stopped: Whether it was not worth going on with after the last of them; None where nobody asked.
+            seconds: Duration of its levels.
+            ends: Those of them that would have ended it, had they been run first; None where nothing could have.
         """
-        if stopped is not None:
+        if ends is not None:
             for level in seconds.keys() & self._runs.keys():
                 self._asks[level] += 1
-            if (last := list(seconds)[-1]) in self._ends:
-                self._ends[last] += stopped
+                self._ends[level] += level in ends
         for level in seconds.keys() & self._runs.keys():
             self._runs[level] += 1
             self._seconds[level] += seconds[level]
