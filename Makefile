@@ -36,10 +36,10 @@ dashboard: setup  ## Browse all studies at http://127.0.0.1:8080
 	@$(BIN)/python -m tuner dashboard
 
 test: setup  ## Run all tests that need no GPU (minutes)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not alone"; code=$$?; $(BIN)/python -m pytest -m alone && exit $$code
+	@$(BIN)/python -m pytest -n 2 -m "not alone"; code=$$?; $(BIN)/python -m pytest -m alone && exit $$code
 
 test-fast: setup  ## Run the unit tests (seconds)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	@$(BIN)/python -m pytest -n 2 -m "not slow"
 
 check: lint test  ## Run lint, types and all tests; green before every commit
 

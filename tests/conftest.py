@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -30,17 +31,24 @@ def fake_server() -> Iterator[FakeServer]:
         yield server
 
 
-DOCKER = re.compile("daemon|docker|doctor|standin_studies")
-"""In the path of a test, or the name of one of its fixtures: what the Docker daemon runs."""
+DOCKER = re.compile("docker|doctor|standin_studies|test_auto|test_cli|test_ome_study|test_session")
+"""In the path of tests of the Docker daemon, which look at all that it runs, and of those that remove what dead tuners left there."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The tests of a file run one after the other, because they share what it takes long to make, and those of the daemon do so, too."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "docker" if DOCKER.search(path) else path
+
+    return Grouped(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the tests that need a GPU, unless they are asked for, and keeps together what must not run side by side."""
-    if "gpu" not in config.getoption("markexpr"):
-        items[:] = [item for item in items if item.get_closest_marker("gpu") is None]
-    for item in items:
-        path = item.nodeid.partition("::")[0]
-        # tests of the daemon look at all that it runs; those of a file share what it takes long to make
-        docker = any(map(DOCKER.search, (path, *getattr(item, "fixturenames", ()))))
-        item.add_marker(pytest.mark.xdist_group("docker" if docker else path))
+    """Leaves out the tests that need a GPU, unless they are asked for."""
+    if "gpu" in config.getoption("markexpr"):
+        return
+    items[:] = [item for item in items if item.get_closest_marker("gpu") is None]
