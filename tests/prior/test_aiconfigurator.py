@@ -35,7 +35,7 @@ def made(folder: Path, engine: str = "sglang", product: str = H100, model: str =
 
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])
 def test_agrees_with_the_roofline_about_one_model(engine: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="tuner")
     prior, other = made(tmp_path, engine), roofline(tmp_path, engine)
     assert prior is not None
     for configuration in ({}, {RULES[engine].tp: 4}, {"max_running_requests": 16, "max_num_seqs": 16}):
@@ -74,7 +74,7 @@ def test_experts(tmp_path: Path) -> None:
 
 
 def test_what_it_does_not_know_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="tuner")
     assert made(tmp_path, product="NVIDIA L4") is None
     assert caplog.messages == ["aiconfigurator has no measurements of L4"]
     caplog.clear()
@@ -86,7 +86,7 @@ def test_what_it_does_not_know_is_one_line(tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_an_architecture_it_does_not_know(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="tuner")
     folder = model_folder(tmp_path / "strange", config("Llama-3.1-8B") | {"architectures": ["StrangeForCausalLM"]})
     assert aiconfigurator.create(RULES["vllm"], {}, work(tmp_path), spec(), 79.1, CHAT, "vllm", folder) is None
     assert len(caplog.messages) == 1

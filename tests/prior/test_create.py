@@ -25,7 +25,7 @@ def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("nothing_measured")
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])
 def test_the_roofline_where_nothing_was_measured(engine: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="tuner")
     prior = create(engine, {}, downloaded(tmp_path, "Llama-3.1-8B"), gpus(2), CHAT)
     assert isinstance(prior, Roofline)
     assert caplog.messages == ["aiconfigurator-core is not installed: pip install 'tuner[prior]' adds its measured kernels to the prior"]
@@ -65,7 +65,7 @@ def test_none_with_one_line_of_why(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="tuner")
     workload = Workload(scenario=scenario, levels=(1,), dataset="prompts.txt" if scenario == "dataset" else None)
     assert create(engine, {}, downloaded(tmp_path, model) if model else unknown(tmp_path), found, workload) is None
     assert len(caplog.messages) == 1
@@ -86,7 +86,7 @@ def test_none_with_one_line_of_why(
 def test_the_nominal_case_where_model_or_gpus_are_not_known(
     engine: str, model: str | None, found: tuple[Gpu, ...] | None, missing: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="tuner")
     prior = create(engine, {}, downloaded(tmp_path, model) if model else unknown(tmp_path), found, CHAT)
     assert isinstance(prior, NominalRoofline)
     assert caplog.messages == [f"the prior tells only directions: it knows nothing of {missing}"]
