@@ -35,6 +35,7 @@ DOCKER = re.compile("docker|doctor|standin_studies|test_auto|test_cli|test_ome_s
 """In the path of tests of the Docker daemon, which look at all that it runs, and of those that remove what dead tuners left there."""
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """The tests of a file run one after the other, because they share what it takes long to make, and those of the daemon do so, too."""
     from xdist.scheduler import LoadScopeScheduling

@@ -166,6 +166,7 @@ def test_all_miss_an_slo(tmp_path: Path, default: bool) -> None:
     study.measured(0.9, 80)
     shown = study.summary()
     assert "\nNo trial meets all SLOs" in shown
+    assert "latency_p99_s@1" in shown
     assert "No trial was measured" not in shown
     assert "Best" not in shown
     assert len(rows(shown)) == default

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.confirm.statistics import PRIOR_DF, Variance
@@ -42,8 +43,7 @@ def open_companion(ledger: Ledger, part: str, defaults: Mapping[str, Value], **c
 
 def has_companion(ledger: Ledger, part: str) -> bool:
     """Whether the companion of a study exists."""
-    name = f"{ledger.settings.study_name}.{part}"
-    return any(study.study_name == name for study in ledger.study._storage.get_all_studies())
+    return f"{ledger.settings.study_name}.{part}" in optuna.get_all_study_names(ledger.study._storage)
 
 
 def ask_again(companion: Ledger, trial: FrozenTrial, attributes: Mapping[str, Any]) -> Asked:

@@ -45,6 +45,11 @@ class Traffic:
     output_sd: float = 0.0
     first_wave: bool = False
 
+    @property
+    def same_length(self) -> bool:
+        """Whether all answers are equally long."""
+        return self.output_sd == 0
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -104,7 +109,7 @@ def closed_loop(steps: StepTimes, schedule: Schedule, traffic: Traffic, level: i
     users = level / min(schedule.replicas, level)
     running = min(users, schedule.running)
     # an engine that decodes in steps of its own ends equal requests together, and so gets their successors together
-    always = traffic.output_sd == 0 and not schedule.mixes
+    always = traffic.same_length and not schedule.mixes
     burst = 1.0 if always else min(1.0, 1 / traffic.requests_per_user)
     cycle = (_mixing if schedule.mixes else _stalling)(steps, schedule, traffic, running, burst)
     latency = users * cycle.length_s / running
@@ -127,7 +132,7 @@ def closed_loop(steps: StepTimes, schedule: Schedule, traffic: Traffic, level: i
     # prompts of others: in a burst the first request decodes through all of them and the last through none; else their number is Poisson's,
     # or each user's one where all answers are equally long
     uneven = burst * cycle.stall_s * cycle.stalls / 2
-    random = (1 - burst) * cycle.stall_s * sqrt(cycle.stalls) if traffic.output_sd else 0.0
+    random = (1 - burst) * cycle.stall_s * (0.0 if traffic.same_length else sqrt(cycle.stalls))
     latency_sd = sqrt(random**2 + waiting_sd**2 + (tpot * traffic.output_sd) ** 2)
     if tpot > 0:
         metrics["tpot_mean_s"] = tpot
@@ -171,7 +176,9 @@ def _stalling(steps: StepTimes, schedule: Schedule, traffic: Traffic, running: f
     decode_steps = traffic.output_tokens - 1
     ended_at_once = running / max(1.0, decode_steps)
     together = burst * running + (1 - burst) * max(1.0, ended_at_once)
-    requests, pieces, new = _portions(traffic, schedule.chunk, together)
+    requests = _in_a_step(traffic, schedule.chunk, together)
+    pieces = _pieces(traffic, schedule.chunk)
+    new = traffic.input_tokens / pieces
     step = _host(steps.seconds(requests, new, (traffic.input_tokens - new) / 2, 0.0, 0.0), requests)
     prompt = step * pieces / requests
     decode = _decode(steps, schedule, traffic, running)
@@ -199,9 +206,11 @@ def _mixing(steps: StepTimes, schedule: Schedule, traffic: Traffic, running: flo
     # requests that decode count against the chunk (SGLang's PrefillAdder, vLLM's token budget)
     room = max(schedule.chunk / 16, schedule.chunk - running)
     at_once = max(1.0, running / max(1.0, decode_steps))
-    # equal requests that begin in one step end in one step, and come together again
-    together = running if traffic.output_sd == 0 else burst * running + (1 - burst) * at_once
-    requests, pieces, new = _portions(traffic, room, together)
+    # equal requests that begin in one step end in one step, and come together again; others come as answers end
+    usual = running if traffic.same_length else at_once
+    requests, few = _in_a_step(traffic, room, burst * running + (1 - burst) * usual), _in_a_step(traffic, room, usual)
+    pieces = _pieces(traffic, room)
+    new = traffic.input_tokens / pieces
     mixed_steps = running * pieces / requests
     total_steps = max(mixed_steps, decode_steps + pieces)
     beside = (running - 1) * decode_steps / total_steps
@@ -213,8 +222,7 @@ def _mixing(steps: StepTimes, schedule: Schedule, traffic: Traffic, running: flo
     rest = min(running, max(1.0, (running * decode_steps - mixed_steps * beside) / max(1.0, plain_steps)))
     plain = _decode(steps, schedule, traffic, rest) if plain_steps else occupied
     length = max(pieces * mixed, mixed_steps * occupied + plain_steps * plain)
-    # in the steady state prompts come one by one, or as many as there are ends of answers in a step
-    few = requests if traffic.output_sd == 0 else _portions(traffic, room, at_once)[0]
+    # after the first wave
     alone = _host(steps.seconds(few, new, (traffic.input_tokens - new) / 2, beside / micro, context), few + beside)
     first = pieces * alone
     # mean value analysis of a closed queue: who comes finds as many steps with prompts as others have on the mean, the first one half done
@@ -236,8 +244,13 @@ def _mixing(steps: StepTimes, schedule: Schedule, traffic: Traffic, running: flo
     )
 
 
-def _portions(traffic: Traffic, chunk: float, together: float) -> tuple[float, float, float]:
-    """How prompts are cut into steps: requests in one step, steps of one request, and tokens of a request in a step."""
+def _in_a_step(traffic: Traffic, chunk: float, together: float) -> float:
+    """Requests whose prompts share a step, of those that are there `together`."""
+    return max(1.0, min(chunk / traffic.input_tokens, together))
+
+
+def _pieces(traffic: Traffic, chunk: float) -> float:
+    """Steps of a prompt."""
     prompt, most = traffic.input_tokens, 3 * traffic.input_sd
     # the expected value of a normal length over the chunk, rounded up
     sure = max(0, ceil((prompt - most) / chunk) - 1)
@@ -245,7 +258,7 @@ def _portions(traffic: Traffic, chunk: float, together: float) -> tuple[float, f
     while bound < prompt + most:
         pieces += _share_above(bound, prompt, traffic.input_sd)
         bound += chunk
-    return max(1.0, min(chunk / prompt, together)), pieces, prompt / pieces
+    return pieces
 
 
 def _share_above(bound: float, mean: float, deviation: float) -> float:

@@ -12,7 +12,7 @@ from tuner.goodput import GoodputCourse
 from tuner.objectives import Curve, Slo, Trace, Wanted
 from tuner.search.history import Seen
 from tuner.search.pruner_order import Order
-from tuner.search.pruner_peers import Belief, Peers, logarithm
+from tuner.search.pruner_peers import MOST, Belief, Peers, logarithm
 from tuner.search.pruner_rules import Beliefs, Goals
 from tuner.settings import Settings, Workload
 
@@ -44,11 +44,13 @@ class Pruner:
         Args:
             seen: All trials of the study that were deployed, in the order of their ends or numbers.
         """
-        for trial in seen[self._known :]:
+        new = seen[self._known :]
+        for left, trial in zip(range(len(new), 0, -1), new, strict=True):
             if not trial.curve:
                 continue
             seconds = {level: shown.duration_s for level, shown in trial.curve.items()}
-            self.order.learn(seconds, None if trial.default else self._ends(trial))
+            # of a long study that goes on, the last trials tell enough: to judge all would take seconds at its start
+            self.order.learn(seconds, None if trial.default or left > MOST else self._ends(trial))
             self._peers.add(trial.number, self.trace(trial.curve, trial.gpus))
             if trial.outcome == "measured":
                 candidates = np.append(self._front, len(self._peers.numbers) - 1)
