@@ -28,16 +28,27 @@ def test_jobs_know_their_overrides_as_they_were_given() -> None:
     assert [overrides[0] for overrides in seen] == ["sampler=tpe", "sampler=random"]
 
 
-@pytest.mark.parametrize("arguments", [["+experiment=llama1b", "objectives=goodput"], ["+experiment=replay_demo"], ["objectives.0.at=4"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["+experiment=llama1b", "objectives=goodput"],
+        ["+experiment=llama1b", "objectives=tpot_throughput", "objectives.0.at=4"],
+        ["+experiment=replay_demo"],
+        ["+experiment=replay_demo", "objectives.0.at=8"],
+        ["objectives.0.at=4"],
+    ],
+)
 def test_objectives_of_the_command_line_that_count(arguments: list[str], work: Path) -> None:
     run_app(refuse_overruled, arguments)
 
 
-def test_objectives_that_an_experiment_overrules_are_refused(work: Path) -> None:
+@pytest.mark.parametrize("others", [[], ["objectives.0.at=8"]])
+def test_objectives_that_an_experiment_overrules_are_refused(others: list[str], work: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"^objectives=goodput: the experiment has a list `objectives` of its own[^\n]*single keys, as in [^\n]*$"
+        ConfigError,
+        match=r"^objectives=goodput: the experiment has a list `objectives` of its own[^\n]*single keys of it without this, as in [^\n]*$",
     ):
-        run_app(refuse_overruled, ["+experiment=replay_demo", "objectives=goodput"])
+        run_app(refuse_overruled, ["+experiment=replay_demo", "objectives=goodput", *others])
 
 
 class TestSplit:

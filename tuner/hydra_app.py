@@ -72,13 +72,20 @@ def refuse_overruled(config: DictConfig, overrides: list[str]) -> None:
         ConfigError: that is so.
     """
     chosen = next((word.partition("=")[2] for word in overrides if re.fullmatch(r"objectives=[\w-]+", word)), None)
-    if chosen is None or any(word.startswith("objectives.") for word in overrides):
+    wanted = content("objectives", chosen).get("objectives", []) if chosen else []
+    if not wanted:
         return
-    wanted = content("objectives", chosen).get("objectives")
-    if wanted and wanted != OmegaConf.to_container(config.objectives, resolve=False):
+    found = OmegaConf.to_container(config.objectives, resolve=False)
+    assert isinstance(found, list)
+    changed = {word.lstrip("+~").partition("=")[0] for word in overrides}
+    if len(wanted) != len(found) or any(
+        one.get(key) != other.get(key) and f"objectives.{i}.{key}" not in changed
+        for i, (one, other) in enumerate(zip(wanted, found, strict=True))
+        for key in one.keys() | other.keys()
+    ):
         raise ConfigError(
             f"objectives={chosen}: the experiment has a list `objectives` of its own, which counts instead; remove it there, or change "
-            "single keys, as in objectives.0.metric=..."
+            "single keys of it without this, as in objectives.0.metric=..."
         )
 
 
