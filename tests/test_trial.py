@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.doubles import BackendDouble, BenchmarkDouble, EngineDouble, GateDouble, ProgressDouble, World, measured, measurement, settings
 from tuner import trial
-from tuner.backends.base import NotReadyInTime, Place, ServerExited
+from tuner.backends.base import Deployment, NotReadyInTime, Place, ServerExited
 from tuner.benchmark.base import ServerUnusable
 from tuner.course import EveryLevel
 from tuner.errors import Infeasible, Systemic, Transient
@@ -136,6 +138,37 @@ def test_errors_pass_and_close_the_server_once(stage: str, error: BaseException,
         measure(world, tmp_path, warmup_requests=0)
     assert world.open == 0
     assert world.calls.count("close") == world.calls.count("deploy")
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_while_it_is_deployed_closes_the_server(tmp_path: Path) -> None:
+    world = World(lambda reached: signal.raise_signal(signal.SIGINT) if reached == "deploy" else None)
+    with pytest.raises(KeyboardInterrupt):
+        measure(world, tmp_path)
+    assert world.calls[-2:] == ["deploy", "close"]
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_between_its_start_and_its_use_closes_the_server(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first line of `__enter__` may meet it: the server runs, and a plain `with` would not leave it by `__exit__`."""
+
+    def enter(server: Deployment) -> Deployment:
+        signal.raise_signal(signal.SIGINT)
+        return server
+
+    monkeypatch.setattr(Deployment, "__enter__", enter)
+    with pytest.raises(KeyboardInterrupt):
+        measure(world, tmp_path)
+    assert world.calls[-2:] == ["deploy", "close"]
 
 
 @pytest.mark.parametrize("stage", ["launch", "deploy"])

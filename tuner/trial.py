@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tuner.course import Course
 from tuner.engines.base import Engine
 from tuner.errors import Infeasible, Transient, TrialFailure
 from tuner.feasibility.gate import Gate
+from tuner.interrupts import interrupts_deferred
 from tuner.launch import Configuration, Value
 from tuner.server_facts import Startup
 from tuner.settings import Workload
@@ -98,7 +100,9 @@ class Rig:
         progress.stage("deploy")
         record.gpus = spec.gpus
         start = self.backend.clock()
-        with self.backend.deploy(spec, place) as server:
+        with ExitStack() as held:
+            with interrupts_deferred():  # until somebody is sure to remove what `deploy` returns
+                server = held.enter_context(self.backend.deploy(spec, place))
             try:
                 server.wait_ready(self.engine.ready, spec.ready_timeout_s)
                 record.durations_s["deploy"] = self.backend.clock() - start - server.queued_s

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker.models.containers import Container
 
 import tuner
 from tests.backends import docker_deploying
@@ -15,6 +16,7 @@ from tests.backends.docker_deploying import backend_in, containers_of, stub_spec
 from tests.conformance.backend import PATIENCE_S, BackendSuite, answers, eventually, fetch
 from tuner.backends.base import Place
 from tuner.backends.docker import Docker
+from tuner.backends.docker_log import LogFollower
 from tuner.errors import Systemic
 from tuner.gpus import GpuSlots
 from tuner.launch import LaunchSpec, Mount
@@ -194,6 +196,20 @@ def test_interrupt_of_the_launch_leaves_nothing(
             backend.deploy(stub_spec(docker_image, "serve"), place)
     finally:
         signal.signal(signal.SIGINT, before)
+    assert slots.take(1) == ("GPU-a",)
+
+
+def test_interrupt_of_a_deployment_that_runs_already_leaves_nothing(
+    docker_image: str, tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(log: LogFollower, container: Container) -> None:
+        assert container.client.containers.get(container.id).status == "running"
+        raise KeyboardInterrupt
+
+    slots = GpuSlots(["GPU-a"])
+    monkeypatch.setattr(LogFollower, "follow", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        backend_in(tmp_path, docker_image, slots).deploy(stub_spec(docker_image, "serve"), place)
     assert slots.take(1) == ("GPU-a",)
 
 

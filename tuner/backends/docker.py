@@ -115,18 +115,19 @@ class Docker(Backend):
                 except DAEMON_ERRORS as error:
                     own_mounts = {mount.source for mount in self._settings.mounts}
                     raise explain(error, str(spec.image), own_mounts, spec.gpus if gpus is None else 0) from error
-                undo.callback(remove, client, container.id, RESTART_S)
+                undo.callback(self._discard, client, container.id)
+            log.follow(container)
+
+            def closed(gone: bool) -> None:
+                self._gpus.give_back(gpus)
+                if not gone:
+                    self._left_behind.add(container.id)
+
+            # a server that has ended already has no port, and nobody will ask it
+            endpoint = Endpoint(f"http://{self._reachable_at()}:{state.port or 0}", spec.served_model)
+            deployment = DockerDeployment(container, state.started, endpoint, log_path, log, self._settings.stop_grace_s, closed)
             undo.pop_all()
-        log.follow(container)
-
-        def closed(gone: bool) -> None:
-            self._gpus.give_back(gpus)
-            if not gone:
-                self._left_behind.add(container.id)
-
-        # a server that has ended already has no port, and nobody will ask it
-        endpoint = Endpoint(f"http://{self._reachable_at()}:{state.port or 0}", spec.served_model)
-        return DockerDeployment(container, state.started, endpoint, log_path, log, self._settings.stop_grace_s, closed)
+        return deployment
 
     def reap(self) -> list[str]:
         client = self._client()
@@ -172,7 +173,7 @@ class Docker(Backend):
         return not self._left_behind
 
     def _launch(self, client: DockerClient, spec: LaunchSpec, arguments: dict[str, Any]) -> tuple[Container, ContainerState]:
-        """Creates and starts a container; if that fails, none is left."""
+        """Creates and starts a container; if that fails, it is discarded."""
         try:
             container = client.containers.create(**arguments)
         except (TypeError, ValueError) as error:
@@ -180,7 +181,7 @@ class Docker(Backend):
         except BaseException as error:  # no answer, or an interrupt: it may have been created nevertheless
             taken = isinstance(error, APIError) and error.status_code == HTTPStatus.CONFLICT
             if not taken:  # otherwise the container of this name is not ours
-                remove(client, arguments["name"], RESTART_S)
+                self._discard(client, arguments["name"])
             raise
         try:
             self._require_program(container, str(spec.image), spec.argv[0])
@@ -193,8 +194,14 @@ class Docker(Backend):
                 raise Systemic(f"backend.container.network_mode={mode}: no port can be published there; use a bridge network")
             return container, state
         except BaseException:
-            remove(client, container.id, RESTART_S)
+            self._discard(client, container.id)
             raise
+
+    def _discard(self, client: DockerClient, container: str) -> None:
+        """Removes what nobody will use; what does not go now has its turn before the next deployment."""
+        if not remove(client, container, RESTART_S):
+            self._left_behind.add(container)
+            _LOG.warning("container %s cannot be removed now; `tuner clean` removes it later", container)
 
     def _require_program(self, container: Container, image: str, program: str) -> None:
         if (image, program) in self._programs:
