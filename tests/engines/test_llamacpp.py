@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import ClassVar
 
@@ -251,6 +253,23 @@ def test_a_signal_ends_the_server_in_order(nano_engine: LlamaCpp, tmp_path: Path
         assert '"ready": "http://127.0.0.1:' in process.stdout.readline()
         process.send_signal(number)
         assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_server_amid_a_request(nano_engine: LlamaCpp, tmp_path: Path) -> None:
+    process = start(nano_engine.launch({}, "t"), tmp_path / "log")
+    try:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["ready"]
+        body = {"model": "t", "prompt": "Hello", "max_tokens": 100_000, "ignore_eos": True, "stream": True}
+        request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as reply:
+            assert reply.readline().startswith(b"data: ")
+            process.terminate()
+            assert process.wait(timeout=30) == 0
     finally:
         process.kill()
         process.communicate()
