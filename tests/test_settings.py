@@ -12,7 +12,7 @@ import pytest
 from tuner.engine_settings import GpuEngineSettings, LlamaCppSettings
 from tuner.errors import ConfigError
 from tuner.objectives import Objective, Slo
-from tuner.settings import Settings, load
+from tuner.settings import Settings, difference, load
 
 BASE: Mapping[str, Any] = {
     "study_name": "some-study",
@@ -368,3 +368,6 @@ class TestIdentity:
         """It is compared with what the storage kept as JSON, where a tuple would come back as a list."""
         identity = settings().identity
         assert json.loads(json.dumps(identity)) == identity
+
+    def test_difference_of_equals(self) -> None:
+        assert difference({"a": {"b": 1}}, {"a": {"b": 1}}) == "with other settings"

@@ -13,7 +13,7 @@ from tests.ledger import ask, count, finish, open_ledger, tell
 from tuner import study
 from tuner.errors import ConfigError
 from tuner.launch import Configuration
-from tuner.study import RETRIES, difference
+from tuner.study import RETRIES
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -86,9 +86,6 @@ class TestOpening:
     def test_killed_between_creation_and_queueing(self, tmp_path: Path, storage: optuna.storages.BaseStorage) -> None:
         optuna.create_study(storage=storage, study_name="some-study", directions=["minimize", "maximize"])
         assert ask(open_ledger(tmp_path, storage)).default
-
-    def test_difference_of_equals(self) -> None:
-        assert difference({"a": {"b": 1}}, {"a": {"b": 1}}) == "with other settings"
 
 
 class TestDefault:

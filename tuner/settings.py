@@ -295,3 +295,19 @@ def load(composed: Mapping[str, Any]) -> Settings:
         return Settings.model_validate({key: value for key, value in composed.items() if key != "hydra"})
     except ValidationError as error:
         raise ConfigError(one_line(error, Settings, also=["experiment"])) from error
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str:
+    """The first key in which two identities differ, with both values, as the end of a sentence: `with trials=3 instead of 4`."""
+    for key in [*now, *(key for key in before if key not in now)]:
+        if key not in before:
+            return f"without {prefix}{key}"
+        if key not in now:
+            return f"with {prefix}{key}, which is not there now"
+        old, new = before[key], now[key]
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            return difference(old, new, f"{prefix}{key}.")
+        return f"with {prefix}{key}={old} instead of {new}"
+    return "with other settings"

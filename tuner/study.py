@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from tuner.benchmark.measurement import Measurement
 from tuner.errors import ConfigError, Infeasible
@@ -20,10 +21,11 @@ from tuner.heartbeat import SEEN, Heartbeat, in_doubt, owner_lives, sign
 from tuner.launch import Configuration, Value
 from tuner.owner import Owner
 from tuner.search import samplers
+from tuner.search.encoding import Encoding
 from tuner.search.history import History
 from tuner.search.knowledge import Knowledge
 from tuner.search.tried import Tried
-from tuner.settings import Settings
+from tuner.settings import Settings, difference
 from tuner.space import Space
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -65,7 +67,7 @@ class Ledger:
         settings: The experiment.
         storage: Where it is kept.
         defaults: The engine's own values, by parameter.
-        planned: Whether somebody else decides what is deployed, by `again`: then nothing is queued.
+        planned: Whether somebody else decides what is deployed, by `again`: then nothing is queued, or taken from the queue.
         knowledge: What the sampler is told beforehand.
 
     Raises:
@@ -227,16 +229,27 @@ class Ledger:
             attributes: Kept with the trial.
         """
         encoded = self._default if default else self.space.encode(configuration)
-        self.study.enqueue_trial(encoded, user_attrs={**attributes, **({"default": True} if default else {})})
-        trial = self._start()
-        self.space.suggest(trial)
-        return Asked(trial, configuration, default)
+        own = {**attributes, **({"default": True} if default else {}), **self._signature}
+        # in one step: queued and then asked for, it could get what an interrupt or another process has left in the queue
+        distributions = {name: self._distributions[name] for name in encoded}
+        running = create_trial(state=TrialState.RUNNING, params=encoded, distributions=distributions, user_attrs=own)
+        trial_id = self.study._storage.create_new_trial(self.study._study_id, template_trial=running)
+        return Asked(Trial(self.study, trial_id), configuration, default)
 
     def _start(self) -> Trial:
         trial = self.study.ask()
-        trial.set_user_attr(SEEN, sign())
-        trial.set_user_attr("owner", self.owner.to_str())
+        for key, value in self._signature.items():
+            trial.set_user_attr(key, value)
         return trial
+
+    @property
+    def _signature(self) -> dict[str, str]:
+        """Whose trial it is; what comes last says that the rest is there."""
+        return {SEEN: sign(), "owner": self.owner.to_str()}
+
+    @cached_property
+    def _distributions(self) -> Mapping[str, BaseDistribution]:
+        return Encoding(self.space).distributions
 
     def _broken(self, configuration: Configuration) -> str | None:
         broken = self.space.violated(configuration)
@@ -378,19 +391,3 @@ def _default_parameters(settings: Settings, defaults: Mapping[str, Value]) -> di
         raise ConfigError(
             f"space.{name}.default: missing; {settings.engine.name} decides its own value at start, so say which one stands for it"
         ) from error
-
-
-def difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str:
-    """The first key in which two identities differ, with both values, as the end of a sentence: `with trials=3 instead of 4`."""
-    for key in [*now, *(key for key in before if key not in now)]:
-        if key not in before:
-            return f"without {prefix}{key}"
-        if key not in now:
-            return f"with {prefix}{key}, which is not there now"
-        old, new = before[key], now[key]
-        if old == new:
-            continue
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            return difference(old, new, f"{prefix}{key}.")
-        return f"with {prefix}{key}={old} instead of {new}"
-    return "with other settings"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,34 @@ def test_interrupted_it_goes_on_exactly(tmp_path: Path, stage: str, hit: int) ->
     before = len(study.world.deployed)
     assert verdict(study) == found
     assert len(study.world.deployed) == before
+
+
+def test_broken_off_between_any_two_writes_it_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deployment that is written down by several writes could go on as half of another."""
+    expected = verdict(Study(tmp_path / "straight", gaining(1.25, 1.25), trials=4).search())
+    written = {"create_new_trial", "set_trial_user_attr", "set_trial_system_attr", "set_trial_param", "set_trial_state_values"}
+    broken = 0
+    while True:
+        study, left = Study(tmp_path / str(broken), gaining(1.25, 1.25), trials=4).search(), broken
+
+        def strike(write: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+            nonlocal left
+            result = write(*arguments, **named)
+            if (left := left - 1) == -1:
+                raise KeyboardInterrupt
+            return result
+
+        with monkeypatch.context() as patch:
+            for name in written:
+                patch.setattr(study.storage, name, partial(strike, getattr(study.storage, name)))
+            with contextlib.suppress(KeyboardInterrupt):
+                study.confirm()
+        if len(study.world.deployed) > 2:
+            return
+        with monkeypatch.context() as patch:
+            patch.setattr("tuner.owner.Owner.alive", lambda owner: False)
+            assert verdict(study).findings == expected.findings, f"broken off after write {broken}"
+        broken += 1
 
 
 def test_what_a_killed_process_left_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
