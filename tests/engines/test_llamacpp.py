@@ -275,6 +275,25 @@ def test_a_signal_ends_the_server_amid_a_request(nano_engine: LlamaCpp, tmp_path
         process.communicate()
 
 
+WRITE_AND_END = """
+import ctypes, os, xllamacpp
+from tuner.engines.llamacpp_server import flush_log
+library = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
+library._Z15common_log_mainv.restype = ctypes.c_void_p
+log = ctypes.c_void_p(library._Z15common_log_mainv())
+for _ in range(5000):
+    library._Z14common_log_addP10common_log14ggml_log_levelPKcz(log, 0, b"a line\\n")
+flush_log(xllamacpp)
+os._exit(0)
+"""
+
+
+def test_what_was_logged_before_the_end_is_written() -> None:
+    pytest.importorskip("xllamacpp")
+    ended = subprocess.run([sys.executable, "-c", WRITE_AND_END], capture_output=True, text=True, check=True)
+    assert (ended.stdout + ended.stderr).count("a line\n") == 5000
+
+
 @pytest.mark.slow
 def test_idle_openmp_threads_sleep(nano_engine: LlamaCpp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_DISPLAY_ENV", "true")

@@ -7,6 +7,7 @@ output once it answers, and serves until SIGTERM or SIGINT.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import signal
@@ -52,8 +53,17 @@ def main(words: Sequence[str] | None = None) -> int:
     ready = {"ready": server.listening_address, "startup_s": round(time.monotonic() - began, 3)}
     print(json.dumps(ready), flush=True)  # noqa: T201
     signal.sigwait(STOP_SIGNALS)
-    # At once: the destructor of the server waits for every request in progress, and for ever for a main loop that has not begun yet.
+    # Not by the server's destructor: it waits for every request in progress, and for ever for a main loop that has not begun yet.
+    flush_log(xllamacpp)
     os._exit(0)
+
+
+def flush_log(xllamacpp: Any) -> None:
+    """Waits until llama.cpp has written what it logged: a thread of its own writes, and may be behind."""
+    library = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
+    log = library._Z15common_log_mainv  # common_log_main(), see llama.cpp's common/log.h
+    log.restype = ctypes.c_void_p
+    library._Z16common_log_flushP10common_log(ctypes.c_void_p(log()))
 
 
 def _options(words: Sequence[str] | None) -> dict[str, Any]:
