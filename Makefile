@@ -35,8 +35,8 @@ run: setup  ## Tune: deploy, benchmark and compare configurations (on this CPU w
 dashboard: setup  ## Browse all studies at http://127.0.0.1:8080
 	@$(BIN)/python -m tuner dashboard
 
-# more than one at a time is quicker, and shows what tests do to each other: make test PROCESSES=2
-PROCESSES ?= 0
+# two at a time, but for those that compare what they measure; make test PROCESSES=0 runs all one after the other
+PROCESSES ?= 2
 test: setup  ## Run all tests that need no GPU (minutes)
 	@$(BIN)/python -m pytest -n $(PROCESSES) -m "not alone"; code=$$?; $(BIN)/python -m pytest -m alone && exit $$code
 
