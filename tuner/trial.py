@@ -101,7 +101,7 @@ class Rig:
         record.gpus = spec.gpus
         start = self.backend.clock()
         with ExitStack() as held:
-            with interrupts_deferred():  # until somebody is sure to remove what `deploy` returns
+            with interrupts_deferred():  # nobody would remove a server that is just handed over
                 server = held.enter_context(self.backend.deploy(spec, place))
             try:
                 server.wait_ready(self.engine.ready, spec.ready_timeout_s)

@@ -176,6 +176,7 @@ def test_interrupt_of_the_stop_removes_by_force(docker_image: str, tmp_path: Pat
     assert status.code == 137
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("stage", ["create", "start"])
 def test_interrupt_of_the_launch_leaves_nothing(
     docker_image: str, tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch, stage: str
@@ -190,12 +191,8 @@ def test_interrupt_of_the_launch_leaves_nothing(
     slots = GpuSlots(["GPU-a"])
     backend = backend_in(tmp_path, docker_image, slots)
     monkeypatch.setattr(docker.api.APIClient, "post", interrupted)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            backend.deploy(stub_spec(docker_image, "serve"), place)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        backend.deploy(stub_spec(docker_image, "serve"), place)
     assert slots.take(1) == ("GPU-a",)
 
 

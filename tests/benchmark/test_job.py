@@ -401,14 +401,6 @@ def test_errors_leave_nothing_and_pass(
         bench.run(NOWHERE, load(), tmp_path, interrupt)
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Also where the tests run in the background, for which a shell has SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_the_job_is_created_leaves_nothing(cluster: PlayedCluster, bench: JobBench, tmp_path: Path) -> None:
     def hit(method: str, path: str) -> bool:

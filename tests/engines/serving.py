@@ -25,7 +25,7 @@ def running(engine: Engine, configuration: Configuration, log: Path, extra: Sequ
     spec = engine.launch(configuration, "test")
     process = start(spec, log, extra)
     try:
-        endpoint = Endpoint(_address(process, log), spec.served_model)
+        endpoint = Endpoint(address(process, log), spec.served_model)
         deadline = time.monotonic() + PATIENCE_S
         while not engine.ready(endpoint):
             assert process.poll() is None, log.read_text()
@@ -62,13 +62,19 @@ def complete(endpoint: Endpoint, prompt: str, max_tokens: int = 4) -> dict[str, 
 
 
 def post_json(endpoint: Endpoint, path: str, body: object) -> dict[str, Any]:
-    request = urllib.request.Request(endpoint.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE_S) as reply:
+    with post(endpoint, path, body) as reply:
         answer: dict[str, Any] = json.load(reply)
         return answer
 
 
-def _address(process: subprocess.Popen[str], log: Path) -> str:
+def post(endpoint: Endpoint, path: str, body: object) -> Any:
+    """The reply, to be read and closed."""
+    request = urllib.request.Request(endpoint.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE_S)
+
+
+def address(process: subprocess.Popen[str], log: Path) -> str:
+    """Where a server answers, as soon as it does; read once."""
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, log.read_text()

@@ -1,24 +1,22 @@
 from __future__ import annotations
 
-import json
 import re
 import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from tests.conformance.engine import MODEL_PATH, EngineConformance, ServedEngineConformance
-from tests.engines.serving import complete, exit_of, running, start
+from tests.engines.serving import address, complete, exit_of, post, running, start
 from tuner.engines.base import Engine
 from tuner.engines.llamacpp import LlamaCpp
 from tuner.engines.llamacpp_flags import FLAGS, MAX_SLOTS
 from tuner.errors import ConfigError, Infeasible, NotReadyError, Systemic, Transient
-from tuner.launch import Configuration, LaunchSpec, Value
+from tuner.launch import Configuration, Endpoint, LaunchSpec, Value
 
 LONG_PROMPT = "the quick brown fox jumps over the lazy dog " * 12
 
@@ -262,11 +260,9 @@ def test_a_signal_ends_the_server_in_order(nano_engine: LlamaCpp, tmp_path: Path
 def test_a_signal_ends_the_server_amid_a_request(nano_engine: LlamaCpp, tmp_path: Path) -> None:
     process = start(nano_engine.launch({}, "t"), tmp_path / "log")
     try:
-        assert process.stdout is not None
-        url = json.loads(process.stdout.readline())["ready"]
+        endpoint = Endpoint(address(process, tmp_path / "log"), "t")
         body = {"model": "t", "prompt": "Hello", "max_tokens": 100_000, "ignore_eos": True, "stream": True}
-        request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as reply:
+        with post(endpoint, "/v1/completions", body) as reply:
             assert reply.readline().startswith(b"data: ")
             process.terminate()
             assert process.wait(timeout=30) == 0

@@ -115,13 +115,13 @@ class Docker(Backend):
                 except DAEMON_ERRORS as error:
                     own_mounts = {mount.source for mount in self._settings.mounts}
                     raise explain(error, str(spec.image), own_mounts, spec.gpus if gpus is None else 0) from error
-                undo.callback(self._discard, client, container.id)
+                undo.callback(self._discard, client, container.name)
             log.follow(container)
 
             def closed(gone: bool) -> None:
                 self._gpus.give_back(gpus)
                 if not gone:
-                    self._left_behind.add(container.id)
+                    self._leave(container.name)
 
             # a server that has ended already has no port, and nobody will ask it
             endpoint = Endpoint(f"http://{self._reachable_at()}:{state.port or 0}", spec.served_model)
@@ -194,14 +194,16 @@ class Docker(Backend):
                 raise Systemic(f"backend.container.network_mode={mode}: no port can be published there; use a bridge network")
             return container, state
         except BaseException:
-            self._discard(client, container.id)
+            self._discard(client, container.name)
             raise
 
     def _discard(self, client: DockerClient, container: str) -> None:
-        """Removes what nobody will use; what does not go now has its turn before the next deployment."""
         if not remove(client, container, RESTART_S):
-            self._left_behind.add(container)
-            _LOG.warning("container %s cannot be removed now; `tuner clean` removes it later", container)
+            self._leave(container)
+
+    def _leave(self, container: str) -> None:
+        self._left_behind.add(container)
+        _LOG.warning("container %s cannot be removed now; the next deployment, or `tuner clean` later, removes it", container)
 
     def _require_program(self, container: Container, image: str, program: str) -> None:
         if (image, program) in self._programs:

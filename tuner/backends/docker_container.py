@@ -130,8 +130,5 @@ class DockerDeployment(Deployment):
             gone = remove(self._container.client, self._container.id, 0.0 if self._daemon_away else RESTART_S)
             if gone:
                 self._log.finish(_LOG_END_S)
-            else:
-                name = self._container.name
-                _LOG.warning("container %s cannot be removed now; the next deployment, or `tuner clean` later, removes it", name)
         finally:
             self._on_closed(gone)

@@ -50,21 +50,18 @@ def test_a_port_forward_that_breaks_is_nobodys_fault(cluster: PlayedCluster, bac
     assert cluster.leftovers() == []
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_during_the_removal_leaves_nothing(cluster: PlayedCluster, backend: Ome, tmp_path: Path) -> None:
     server = deploy(backend, tmp_path)
     cluster.server.faults.add(lambda method, path: method == "DELETE", status=503, times=3)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
 
-        def interrupt() -> None:
-            eventually(lambda: any(request.method == "DELETE" for request in cluster.server.requests), "the removal has begun")
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    def interrupt() -> None:
+        eventually(lambda: any(request.method == "DELETE" for request in cluster.server.requests), "the removal has begun")
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-        threading.Thread(target=interrupt, daemon=True).start()
-        with pytest.raises(KeyboardInterrupt):
-            server.close()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        server.close()
     assert cluster.leftovers() == []
 
 
